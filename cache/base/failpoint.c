@@ -1,0 +1,141 @@
+#include "failpoint.h"
+
+/* ISO C wants a declaration in every unit; builds without failpoints have nothing else here. */
+typedef int failpoint_unit;
+
+#ifdef YESTER_FAILPOINTS
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define RULES_MAX 32
+#define SEEN_MAX 1024
+
+struct rule {
+	const char *name;
+	bool kill;
+	int fail_errno;
+	long from; /* hit that counts, the first is 1 */
+	atomic_long hits;
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+/* Set once by parse_rules, read-only afterwards, except for the atomic counters. */
+static struct rule rules[RULES_MAX];
+static int rule_count;
+static int log_fd = -1;
+
+static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
+static const char *seen[SEEN_MAX]; /* seen_lock */
+static int seen_count;             /* seen_lock */
+
+/* A test that misspells its failpoint must not pass as if nothing had gone wrong. */
+static void refuse(const char *text)
+{
+	fprintf(stderr, "yester: YESTER_FAILPOINT: cannot understand \"%s\"\n", text);
+	abort();
+}
+
+static int errno_of_name(const char *name)
+{
+	for (int i = 1; i < 134; i++) {
+		const char *known = strerrorname_np(i);
+
+		if (known && strcmp(known, name) == 0)
+			return i;
+	}
+	return 0;
+}
+
+static void parse_rule(char *text)
+{
+	struct rule *rule = &rules[rule_count];
+	char *action = strchr(text, '='), *count, *end;
+
+	if (!action || action == text || rule_count == RULES_MAX)
+		refuse(text);
+	*action++ = '\0';
+	rule->name = text;
+	rule->from = 1;
+	count = strchr(action, ':');
+	if (count) {
+		*count++ = '\0';
+		rule->from = strtol(count, &end, 10);
+		if (*end || end == count || rule->from < 1)
+			refuse(count);
+	}
+	rule->kill = strcmp(action, "kill") == 0;
+	rule->fail_errno = rule->kill ? 0 : errno_of_name(action);
+	if (!rule->kill && rule->fail_errno == 0)
+		refuse(action);
+	rule_count++;
+}
+
+static void parse_rules(void)
+{
+	const char *text = getenv("YESTER_FAILPOINT"), *log = getenv("YESTER_FAILPOINT_LOG");
+	char *copy, *rest, *word;
+
+	if (log && *log) {
+		log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+		if (log_fd < 0)
+			refuse(log);
+	}
+	if (!text || !*text)
+		return;
+	copy = strdup(text); /* the rules point into it until the process ends */
+	if (!copy)
+		abort();
+	for (word = strtok_r(copy, ",", &rest); word; word = strtok_r(NULL, ",", &rest))
+		parse_rule(word);
+}
+
+static void note_first_hit(const char *name)
+{
+	char line[256];
+	int length = snprintf(line, sizeof line, "%s\n", name);
+
+	pthread_mutex_lock(&seen_lock);
+	for (int i = 0; i < seen_count; i++)
+		if (strcmp(seen[i], name) == 0)
+			goto out;
+	if (seen_count < SEEN_MAX)
+		seen[seen_count++] = name;
+	if (write(log_fd, line, (size_t)length) != length)
+		refuse("the log cannot be written");
+out:
+	pthread_mutex_unlock(&seen_lock);
+}
+
+int failpoint_hit(const char *name)
+{
+	int saved = errno, result = 0;
+
+	pthread_once(&once, parse_rules);
+	if (log_fd >= 0)
+		note_first_hit(name);
+	for (int i = 0; i < rule_count; i++) {
+		long hit;
+
+		if (strcmp(rules[i].name, name) != 0)
+			continue;
+		hit = atomic_fetch_add(&rules[i].hits, 1) + 1;
+		if (rules[i].kill && hit == rules[i].from) {
+			kill(getpid(), SIGKILL);
+			for (;;)
+				pause();
+		}
+		if (!rules[i].kill && hit >= rules[i].from)
+			result = rules[i].fail_errno;
+	}
+	errno = saved;
+	return result;
+}
+#endif
