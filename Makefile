@@ -1,0 +1,208 @@
+# yester: build with GNU make. Everything that a build writes is below $(BUILD).
+#
+#   make                     build/yester
+#   make V=1                 show the commands
+#   make check               unit tests; check-san: the same under address and undefined sanitizers
+#   make test [T="NAME..."]  everything that CI runs (installs the test packages when root)
+#   make lint                shellcheck, mandoc, text rules, cppcheck
+#   make install [DESTDIR=] [PREFIX=/usr/local] [SBINDIR=/sbin]; uninstall; clean
+#
+#   WERROR=1                 warnings are errors
+#   SAN=address,undefined    builds into build/san-address-undefined (or SAN=thread)
+#   FAILPOINTS=1             builds into build/failpoints with the failpoints of cache/base/failpoint.h
+#   BUILD=DIR                builds there instead
+#
+# Each folder is compiled with only the include paths that it is allowed (fs -> cache <- sync), so that a wrong
+# include does not build; only fs/main.c, which wires the two, sees sync.
+
+VERSION := 0.1.0
+
+CC ?= cc
+PKG_CONFIG ?= pkg-config
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+MANDIR ?= $(PREFIX)/share/man
+SBINDIR ?= /sbin # where mount(8) looks for its helpers, whatever the prefix
+SBINDIR := $(strip $(SBINDIR))
+
+comma := ,
+empty :=
+space := $(empty) $(empty)
+VARIANT := $(subst $(space),-,$(strip $(if $(SAN),san-$(subst $(comma),-,$(SAN))) $(if $(FAILPOINTS),failpoints)))
+BUILD := build$(if $(VARIANT),/$(VARIANT))
+OBJ := $(BUILD)/obj
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-5s %s\n' $(1) $(2))
+
+# ---- flags
+
+# The user's CFLAGS, CPPFLAGS, LDFLAGS come last and win.
+BASE_CFLAGS := -std=gnu17 -O2 -g -Wall -Wextra -Wshadow -Wstrict-prototypes -fPIE -fstack-protector-strong -pthread
+BASE_CPPFLAGS := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DYESTER_VERSION='"$(VERSION)"'
+BASE_LDFLAGS := -pie -pthread -Wl,-z,relro,-z,now
+ifdef SAN
+BASE_CFLAGS += -fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer
+BASE_LDFLAGS += -fsanitize=$(SAN)
+else
+# The sanitizers check more than this, and don't see through it.
+BASE_CPPFLAGS += -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3
+endif
+ifdef FAILPOINTS
+BASE_CPPFLAGS += -DYESTER_FAILPOINTS
+endif
+
+INC_CACHE := -Icache -Icache/base
+INC_SYNC := $(INC_CACHE) -Isync
+INC_FS := $(INC_CACHE) -Ifs
+
+# Nothing is asked of pkg-config for goals that don't compile: `make test` must work before scripts/setup has run.
+NO_COMPILE := clean test lint uninstall
+ifneq ($(filter-out $(NO_COMPILE),$(or $(MAKECMDGOALS),all)),)
+need = $(if $(shell $(PKG_CONFIG) --exists $(1) && echo y),,$(error cannot find $(1) with $(PKG_CONFIG); \
+run scripts/setup as root))
+PACKAGES := fuse3 libcurl openssl sqlite3 libzstd
+$(foreach package,$(PACKAGES),$(call need,$(package)))
+CACHE_CFLAGS := $(shell $(PKG_CONFIG) --cflags openssl sqlite3)
+SYNC_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcurl openssl sqlite3 libzstd)
+FUSE_CFLAGS := $(shell $(PKG_CONFIG) --cflags fuse3) -DFUSE_USE_VERSION=35
+FUSE_LIBS := $(shell $(PKG_CONFIG) --libs fuse3)
+CORE_LIBS := $(shell $(PKG_CONFIG) --libs libcurl openssl sqlite3 libzstd)
+endif
+
+compile = $(Q)$(CC) $(BASE_CPPFLAGS) $(1) $(CPPFLAGS) $(BASE_CFLAGS) $(if $(WERROR),-Werror) $(CFLAGS) -MMD -MP -c -o $@ $<
+link = $(Q)$(CC) $(BASE_CFLAGS) $(CFLAGS) $(BASE_LDFLAGS) $(LDFLAGS) -o $@ $(1)
+
+# ---- sources
+
+CACHE_SRC := $(sort $(wildcard cache/*.c cache/base/*.c))
+SYNC_SRC := $(sort $(wildcard sync/*.c))
+FS_SRC := $(sort $(wildcard fs/*.c))
+TESTLIB_SRC := $(sort $(wildcard tests/lib/*.c))
+UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+objects = $(patsubst %.c,$(OBJ)/%.o,$(1))
+
+# Archives rather than object lists: a unit test may replace a module with its own, and links what it uses.
+CACHE_LIB := $(BUILD)/libcache.a
+SYNC_LIB := $(BUILD)/libsync.a
+FS_LIB := $(BUILD)/libfs.a
+TEST_LIB := $(BUILD)/libtest.a
+UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
+FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
+PROGRAM := $(if $(filter fs/main.c,$(FS_SRC)),$(BUILD)/yester)
+
+.PHONY: all unit fuzz check check-san test lint install uninstall clean
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+all: $(PROGRAM) $(if $(PROGRAM),,$(call objects,$(CACHE_SRC) $(SYNC_SRC) $(FS_SRC)))
+
+# ---- compile and link
+
+# Changed flags compile everything again (WERROR alone does not).
+FLAGS := $(CC) $(BASE_CPPFLAGS) $(CPPFLAGS) $(BASE_CFLAGS) $(CFLAGS) $(BASE_LDFLAGS) $(LDFLAGS) $(FUSE_CFLAGS)
+STAMP := $(OBJ)/flags
+ifneq ($(filter-out $(NO_COMPILE),$(or $(MAKECMDGOALS),all)),)
+$(shell mkdir -p $(OBJ))
+ifneq ($(strip $(FLAGS)),$(strip $(file <$(STAMP))))
+$(file >$(STAMP),$(strip $(FLAGS)))
+endif
+# A source that comes or goes makes the archives and the program anew.
+SOURCES := $(CACHE_SRC) $(SYNC_SRC) $(FS_SRC) $(TESTLIB_SRC)
+LIST := $(OBJ)/sources
+ifneq ($(SOURCES),$(strip $(file <$(LIST))))
+$(file >$(LIST),$(SOURCES))
+endif
+endif
+
+$(OBJ)/cache/%.o: cache/%.c $(STAMP)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(call compile,$(INC_CACHE) $(CACHE_CFLAGS))
+
+$(OBJ)/sync/%.o: sync/%.c $(STAMP)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(call compile,$(INC_SYNC) $(SYNC_CFLAGS))
+
+$(OBJ)/fs/main.o: INC_FS += -Isync
+$(OBJ)/fs/%.o: fs/%.c $(STAMP)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(call compile,$(INC_FS) $(FUSE_CFLAGS))
+
+$(OBJ)/tests/unit/test_fs_%.o: INC_TEST_FS = -Ifs $(FUSE_CFLAGS)
+$(OBJ)/tests/%.o: tests/%.c $(STAMP)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(call compile,$(INC_SYNC) $(INC_TEST_FS) -Itests/lib $(CACHE_CFLAGS) $(SYNC_CFLAGS))
+
+$(CACHE_LIB): $(call objects,$(CACHE_SRC)) $(LIST)
+$(SYNC_LIB): $(call objects,$(SYNC_SRC)) $(LIST)
+$(FS_LIB): $(call objects,$(filter-out fs/main.c,$(FS_SRC))) $(LIST)
+$(TEST_LIB): $(call objects,$(TESTLIB_SRC)) $(LIST)
+$(BUILD)/lib%.a:
+	$(call say,AR,$@)
+	@rm -f $@
+	$(Q)$(AR) rcs $@ $(filter %.o,$^)
+
+$(BUILD)/yester: $(call objects,$(FS_SRC) $(SYNC_SRC) $(CACHE_SRC)) $(LIST)
+	$(call say,LINK,$@)
+	$(call link,$(call objects,$(FS_SRC) $(SYNC_SRC) $(CACHE_SRC)) $(FUSE_LIBS) $(CORE_LIBS))
+
+$(BUILD)/unit/test_fs_%: $(OBJ)/tests/unit/test_fs_%.o $(TEST_LIB) $(FS_LIB) $(SYNC_LIB) $(CACHE_LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(call link,$^ $(FUSE_LIBS) $(CORE_LIBS) -lcmocka)
+
+$(BUILD)/unit/test_%: $(OBJ)/tests/unit/test_%.o $(TEST_LIB) $(SYNC_LIB) $(CACHE_LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(call link,$^ $(CORE_LIBS) -lcmocka)
+
+# A fuzz target is one file with LLVMFuzzerTestOneInput; replay.c gives it a main that feeds it files.
+$(BUILD)/fuzz/fuzz_%: $(OBJ)/tests/fuzz/fuzz_%.o $(OBJ)/tests/fuzz/replay.o $(TEST_LIB) $(SYNC_LIB) $(CACHE_LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(call link,$^ $(CORE_LIBS))
+
+# ---- tests
+
+unit: $(UNIT_BIN)
+fuzz: $(FUZZ_BIN)
+
+check: unit
+	@tests/run --unit $(BUILD)
+
+check-san:
+	@$(MAKE) --no-print-directory SAN=address,undefined check
+
+test:
+	@tests/run $(T)
+
+lint:
+	@scripts/lint
+
+# ---- install
+
+MAN_PAGES := $(sort $(wildcard man/*.[1-9]))
+mandir_of = $(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))
+
+install: all
+	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(SBINDIR)
+	install -m 0755 $(BUILD)/yester $(DESTDIR)$(BINDIR)/yester
+	install -m 0755 scripts/mount.yester $(DESTDIR)$(SBINDIR)/mount.yester
+	ln -sf mount.yester $(DESTDIR)$(SBINDIR)/mount.fuse.yester
+	$(foreach page,$(MAN_PAGES),install -d $(call mandir_of,$(page)) && \
+	install -m 0644 $(page) $(call mandir_of,$(page))/ && )true
+
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/yester $(DESTDIR)$(SBINDIR)/mount.yester $(DESTDIR)$(SBINDIR)/mount.fuse.yester
+	rm -f $(foreach page,$(MAN_PAGES),$(call mandir_of,$(page))/$(notdir $(page)))
+
+clean:
+	rm -rf $(BUILD)
+
+-include $(patsubst %.c,$(OBJ)/%.d,$(CACHE_SRC) $(SYNC_SRC) $(FS_SRC) $(TESTLIB_SRC) $(UNIT_SRC) $(FUZZ_SRC) \
+tests/fuzz/replay.c)
