@@ -58,14 +58,14 @@ static void emit(enum log_level level, const char *format, va_list args)
 	errno = saved;
 }
 
-#define DEFINE_LOG(function, level)                   \
-	void function(const char *format, ...)        \
-	{                                             \
-		va_list args;                         \
-                                                      \
-		va_start(args, format);               \
-		emit(level, format, args);            \
-		va_end(args);                         \
+#define DEFINE_LOG(function, level) \
+	void function(const char *format, ...) \
+	{ \
+		va_list args; \
+\
+		va_start(args, format); \
+		emit(level, format, args); \
+		va_end(args); \
 	}
 
 DEFINE_LOG(log_error, LOG_LEVEL_ERROR)
