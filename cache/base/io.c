@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -200,7 +201,21 @@ static int write_temporary(int parent, const char *temporary, const void *data, 
 	return -1;
 }
 
-int io_replace_file(int dirfd, const char *name, const void *data, size_t length, mode_t mode, struct error *error)
+/* rename(2) that refuses to replace; by link(2) where the filesystem doesn't know that. 0 or -1. */
+static int rename_new(int parent, const char *from, const char *to)
+{
+	if (renameat2(parent, from, parent, to, RENAME_NOREPLACE) == 0)
+		return 0;
+	if (errno != EINVAL && errno != ENOSYS)
+		return -1;
+	if (linkat(parent, from, parent, to, 0) < 0)
+		return -1;
+	unlinkat(parent, from, 0);
+	return 0;
+}
+
+static int put_file(int dirfd, const char *name, const void *data, size_t length, mode_t mode, bool only_new,
+		    struct error *error)
 {
 	char temporary[32] = ".new-";
 	uint8_t random[8];
@@ -216,7 +231,8 @@ int io_replace_file(int dirfd, const char *name, const void *data, size_t length
 		goto out;
 	}
 	FAILPOINT("io/replace-before-rename");
-	if (pretend(FAILPOINT_ERRNO("io/replace-rename")) < 0 || renameat(parent, temporary, parent, base) < 0) {
+	if (pretend(FAILPOINT_ERRNO("io/replace-rename")) < 0 ||
+	    (only_new ? rename_new(parent, temporary, base) : renameat(parent, temporary, parent, base)) < 0) {
 		rc = error_errno(error, errno, "cannot write %s", name);
 		unlinkat(parent, temporary, 0);
 		goto out;
@@ -227,6 +243,16 @@ int io_replace_file(int dirfd, const char *name, const void *data, size_t length
 out:
 	close(parent);
 	return rc;
+}
+
+int io_replace_file(int dirfd, const char *name, const void *data, size_t length, mode_t mode, struct error *error)
+{
+	return put_file(dirfd, name, data, length, mode, false, error);
+}
+
+int io_create_file(int dirfd, const char *name, const void *data, size_t length, mode_t mode, struct error *error)
+{
+	return put_file(dirfd, name, data, length, mode, true, error);
 }
 
 int io_fsync_dir(int dirfd)

@@ -23,6 +23,8 @@ int io_read_file(int dirfd, const char *name, size_t limit, struct buf *out, str
  * or, when only the last step failed, the new one; never a part. A crash may leave a ".new-..." beside it. `mode` is exact.
  * Failpoints io/write, io/replace-fsync, io/replace-before-rename, io/replace-rename, io/replace-after-rename, io/fsync-dir. */
 int io_replace_file(int dirfd, const char *name, const void *data, size_t length, mode_t mode, struct error *error);
+/* The same for a file that must not be there yet, else ERR_EXISTS; one of several racing creators wins. */
+int io_create_file(int dirfd, const char *name, const void *data, size_t length, mode_t mode, struct error *error);
 /* 0 or -1. `dirfd` is not O_PATH. Failpoint io/fsync-dir. */
 int io_fsync_dir(int dirfd);
 /* snprintf into a fresh string; NULL when out of memory. */
