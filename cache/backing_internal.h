@@ -1,0 +1,42 @@
+/* backing_internal: what backing.c, backing_fd.c and backing_attrs.c share. */
+#ifndef YESTER_BACKING_INTERNAL_H
+#define YESTER_BACKING_INTERNAL_H
+
+#include "backing.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Descriptors by node number, least recently used ones closed first; one in use is never closed. Any thread. */
+struct fd_cache;
+struct fd_cache *fd_cache_new(size_t capacity);
+void fd_cache_free(struct fd_cache *cache);
+/* The cached descriptor of that number, now in use, or -1. */
+int fd_cache_get(struct fd_cache *cache, uint64_t nodeid);
+/* Takes over fd; returns the descriptor to use (another thread's, if that was faster), now in use, or -ENOMEM. */
+int fd_cache_add(struct fd_cache *cache, uint64_t nodeid, int fd);
+void fd_cache_put(struct fd_cache *cache, uint64_t nodeid, int fd);
+void fd_cache_drop(struct fd_cache *cache, uint64_t nodeid);
+/* Closes all that are not in use: true if there were any. */
+bool fd_cache_shrink(struct fd_cache *cache);
+size_t fd_cache_count(struct fd_cache *cache);
+
+struct backing {
+	/* All constant after backing_open. */
+	int tree_fd;  /* keeps the private clone of the mount attached; -1 when we have none */
+	int root_fd;
+	bool handles;
+	int root_mount_id;
+	dev_t root_dev;
+	struct node_key root_key;
+	uint8_t identity[BACKING_IDENTITY_BYTES];
+	size_t identity_length;
+	backing_resolve_fn *resolve;
+	void *resolve_context;
+	struct fd_cache *fds; /* has locks of its own */
+};
+
+/* 0 or -errno. */
+int stat_of_fd(int fd, struct stat *st, int64_t *btime_ns, uint64_t *mount_id);
+
+#endif
