@@ -4,7 +4,8 @@
 #   make V=1                 show the commands
 #   make check               unit tests; check-san: the same under address and undefined sanitizers
 #   make test [T="NAME..."]  everything that CI runs (installs the test packages when root)
-#   make lint                shellcheck, mandoc, text rules, cppcheck
+#   make lint                shellcheck, mandoc, rules of the text and of who includes what
+#   make fuzz                build/fuzz/fuzz_*: each takes files and mutates them (tests/fuzz/replay.c)
 #   make install [DESTDIR=] [PREFIX=/usr/local] [SBINDIR=/sbin]; uninstall; clean
 #
 #   WERROR=1                 warnings are errors
@@ -109,7 +110,7 @@ ifneq ($(strip $(FLAGS)),$(strip $(file <$(STAMP))))
 $(file >$(STAMP),$(strip $(FLAGS)))
 endif
 # A source that comes or goes makes the archives and the program anew.
-SOURCES := $(CACHE_SRC) $(SYNC_SRC) $(FS_SRC) $(TESTLIB_SRC)
+SOURCES := $(strip $(CACHE_SRC) $(SYNC_SRC) $(FS_SRC) $(TESTLIB_SRC))
 LIST := $(OBJ)/sources
 ifneq ($(SOURCES),$(strip $(file <$(LIST))))
 $(file >$(LIST),$(SOURCES))
