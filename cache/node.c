@@ -41,11 +41,16 @@ bool node_key_equal(const struct node_key *a, const struct node_key *b)
 	return a->length == b->length && memcmp(a->bytes, b->bytes, a->length) == 0;
 }
 
+void node_key_copy(struct node_key *to, const struct node_key *from)
+{
+	memset(to, 0, sizeof *to);
+	to->length = from->length;
+	memcpy(to->bytes, (const uint8_t *)from + offsetof(struct node_key, bytes), from->length);
+}
+
 void node_key_of(const struct node *node, struct node_key *out)
 {
-	memset(out, 0, sizeof *out);
-	out->length = node->key.length;
-	memcpy(out->bytes, node->key.bytes, node->key.length);
+	node_key_copy(out, &node->key);
 }
 
 /* Handles differ in few bits of their words: multiply and fold each (the finaliser of MurmurHash3). */

@@ -66,6 +66,8 @@ void node_put(struct node_table *table, struct node *node);
  * lookups; more than there are: all). */
 void node_lookup_add(struct node_table *table, struct node *node);
 void node_lookup_forget(struct node_table *table, uint64_t nodeid, uint64_t count);
+/* Copies the bytes in use only: a node's own key is allocated no longer than that. */
+void node_key_copy(struct node_key *to, const struct node_key *from);
 /* A whole copy of its key. */
 void node_key_of(const struct node *node, struct node_key *out);
 /* Nodes in the table, for status and leak tests. */

@@ -1,0 +1,25 @@
+/* cache: what this machine knows of a volume. No FUSE, no network.
+ *
+ * How data flows: an operation in fs/ changes the backing tree (backing) inside a mutation, which saves what is frozen (preimage) and records what changes (journal, extent_map) per inode (node). The journal
+ * thread brings that to SQLite (db). sync/ takes a cut of the journal, reads the frozen bytes, and builds a delta, which is applied to the catalogue in the transaction that also empties the journal (I11).
+ * history reads any version of the catalogue; its bytes come from chunk_cache, the live file or remote. rescan finds what happened behind our back.
+ *
+ *   base/        err, log, buf, bytes, io, clock, digest, failpoint, json, pool: small helpers
+ *   config when  a volume's settings; times as people write them
+ *   volume       state directory, lock, database, backing tree, nodes, journal: all that is open for one volume
+ *   db           the one database: connections, schema, transactions
+ *   backing      safe access to the backing tree: handles, descriptors, attributes
+ *   node         inodes known to this process
+ *   extent_map   ordered set of byte ranges
+ *   cut_lock     the lock between operations and the cut
+ *   journal      dirt: record; journal_store: to SQLite and back; cut: swap, read frozen, abandon, commit; preimage: saved bytes
+ *   catalogue    reading versions; catalogue_schema.h: the tables; delta: the rows of one version, built and applied
+ *   history extract   a version as a tree to read; a subtree of it written to disk
+ *   rescan       backing tree against catalogue
+ *   chunk_cache  chunks lately fetched
+ *   engine.h remote.h   what fs and cache need of sync
+ *
+ * Lock order, all of cache/: db write lock > (nothing); cut lock > node locks > leaves (journal.h). The db write lock is never waited for while holding any of the others. */
+#ifndef YESTER_CACHE_H
+#define YESTER_CACHE_H
+#endif

@@ -1,0 +1,267 @@
+/* What the sealer reads of a cut (I5): each frozen byte once, into a private buffer, re-checked under the inode's lock. */
+#include "journal_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static struct dirt *dirt_of(struct frozen *frozen)
+{
+	return &frozen->dirt;
+}
+
+const struct node_key *frozen_key(const struct frozen *frozen)
+{
+	return &frozen->dirt.node->key;
+}
+
+mode_t frozen_type(const struct frozen *frozen)
+{
+	return frozen->dirt.node->type;
+}
+
+int frozen_names(const struct frozen *frozen,
+		 int (*fn)(void *context, const char *name, const struct node_key *child, mode_t type), void *context)
+{
+	const struct dirt *dirt = &frozen->dirt;
+
+	/* After the cut only cut_abandon and cut_commit, of this thread, change the table. */
+	for (uint32_t i = 0; i < dirt->name_buckets; i++) {
+		for (const struct dirty_name *entry = dirt->names[i]; entry; entry = entry->next) {
+			int result;
+
+			if (!entry->set)
+				continue;
+			result = fn(context, entry->text, entry->child ? &entry->child->key : NULL,
+				    entry->child ? entry->child->type : 0);
+			if (result != 0)
+				return result;
+		}
+	}
+	return 0;
+}
+
+bool frozen_whole(const struct frozen *frozen)
+{
+	return frozen->dirt.whole;
+}
+
+const struct extent_map *frozen_extents(const struct frozen *frozen)
+{
+	return &frozen->dirt.extents;
+}
+
+static int copy_attrs(struct attrs *out, const struct attrs *from)
+{
+	*out = *from;
+	out->xattrs = NULL;
+	out->target = NULL;
+	if (from->xattrs) {
+		out->xattrs = malloc(from->xattrs_length ? from->xattrs_length : 1);
+		if (!out->xattrs)
+			goto nomem;
+		memcpy(out->xattrs, from->xattrs, from->xattrs_length);
+	}
+	if (from->target) {
+		out->target = malloc(from->target_length + 1);
+		if (!out->target)
+			goto nomem;
+		memcpy(out->target, from->target, from->target_length);
+		out->target[from->target_length] = '\0';
+	}
+	return ERR_OK;
+nomem:
+	attrs_free(out);
+	return ERR_NOMEM;
+}
+
+int frozen_attrs(struct frozen *frozen, struct attrs *out)
+{
+	struct dirt *dirt = dirt_of(frozen);
+	struct journal *journal = dirt->journal;
+	struct cut *cut = atomic_load(&journal->cut);
+	int result;
+
+	memset(out, 0, sizeof *out);
+	pthread_mutex_lock(&dirt->node->lock);
+	journal_frozen(journal, dirt->node);
+	if (!dirt->attrs_known)
+		frozen_capture(journal, dirt);
+	if (atomic_load(&cut->abandoned))
+		result = ERR_ABANDONED;
+	else if (dirt->gone)
+		result = ERR_ABSENT;
+	else
+		result = copy_attrs(out, &dirt->attrs);
+	pthread_mutex_unlock(&dirt->node->lock);
+	return result;
+}
+
+/* node->lock held: the first time the sealer or an operation looks at the bytes. */
+static int prepare(struct journal *journal, struct dirt *dirt)
+{
+	journal_frozen(journal, dirt->node);
+	assert(dirt->attrs_known && !dirt->gone);
+	if (!frozen_make_pending(dirt))
+		return ERR_NOMEM;
+	return ERR_OK;
+}
+
+int64_t frozen_next_data(struct frozen *frozen, int64_t offset, int64_t end)
+{
+	struct dirt *dirt = dirt_of(frozen);
+	struct journal *journal = dirt->journal;
+	int64_t at = offset;
+	int fd;
+
+	pthread_mutex_lock(&dirt->node->lock);
+	if (prepare(journal, dirt) != ERR_OK || !extent_map_reserve(&dirt->pending, 1))
+		goto all; /* frozen_read will meet the same and say so */
+	fd = frozen_reading_fd(journal, dirt);
+	if (fd < 0)
+		goto all;
+	if (end > dirt->attrs.st.st_size)
+		end = dirt->attrs.st.st_size > offset ? dirt->attrs.st.st_size : offset;
+	while (at < end) {
+		uint32_t i = frozen_saved_find(dirt, at);
+		int64_t live;
+
+		/* A saved range speaks for the cut, whatever lies on disk now. */
+		if (i < dirt->saved_count && dirt->saved[i].start <= at) {
+			if (dirt->saved[i].bytes)
+				break;
+			at = dirt->saved[i].end;
+			continue;
+		}
+		live = lseek(fd, at, SEEK_DATA);
+		if (live < 0)
+			live = errno == ENXIO ? end : at;
+		if (live == at)
+			break;
+		at = live;
+		if (i < dirt->saved_count && dirt->saved[i].start < at)
+			at = dirt->saved[i].start;
+	}
+	if (at > end)
+		at = end;
+	extent_map_remove(&dirt->pending, offset, at);
+	pthread_mutex_unlock(&dirt->node->lock);
+	return at;
+all:
+	pthread_mutex_unlock(&dirt->node->lock);
+	return offset;
+}
+
+/* Reads what is on disk now; short at the end of the file: zeros. */
+static int read_disk(int fd, char *data, size_t length, int64_t offset)
+{
+	size_t done = 0;
+
+	while (done < length) {
+		ssize_t got = pread(fd, data + done, length - done, offset + (int64_t)done);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			break;
+		done += (size_t)got;
+	}
+	memset(data + done, 0, length - done);
+	return 0;
+}
+
+/* Lays the saved bytes over what was read. node->lock held. */
+static bool overlay(struct journal *journal, struct dirt *dirt, char *data, int64_t offset, int64_t end)
+{
+	for (uint32_t i = frozen_saved_find(dirt, offset); i < dirt->saved_count && dirt->saved[i].start < end; i++) {
+		const struct saved_range *saved = &dirt->saved[i];
+		int64_t from = saved->start > offset ? saved->start : offset;
+		int64_t to = saved->end < end ? saved->end : end;
+
+		if (!saved->bytes)
+			memset(data + (from - offset), 0, (size_t)(to - from));
+		else if (!preimage_get(journal->preimages, saved->bytes, (size_t)(from - saved->start),
+				       data + (from - offset), (size_t)(to - from)))
+			return false;
+	}
+	return true;
+}
+
+int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset, struct error *error)
+{
+	struct dirt *dirt = dirt_of(frozen);
+	struct journal *journal = dirt->journal;
+	struct cut *cut = atomic_load(&journal->cut);
+	int64_t end = offset + (int64_t)length;
+	int result, fd;
+	char *bytes = data;
+
+	/* 1 what is pending, and from where; 2 read without the lock; 3 whoever saved part of it meanwhile has the bytes of the cut. */
+	pthread_mutex_lock(&dirt->node->lock);
+	result = prepare(journal, dirt);
+	if (result == ERR_OK && !extent_map_reserve(&dirt->pending, 1))
+		result = ERR_NOMEM;
+	fd = result == ERR_OK ? frozen_reading_fd(journal, dirt) : -1;
+	if (end > dirt->attrs.st.st_size)
+		end = dirt->attrs.st.st_size > offset ? dirt->attrs.st.st_size : offset;
+	pthread_mutex_unlock(&dirt->node->lock);
+	if (result != ERR_OK)
+		return error_set(error, result, 0, "reading a changed file: out of memory");
+	if (fd == -ESTALE || fd == -ENOENT)
+		return error_set(error, ERR_ABSENT, 0, "a changed file disappeared before it was read");
+	if (fd < 0)
+		return error_errno(error, -fd, "cannot open a changed file for reading");
+	memset(bytes + (end - offset), 0, length - (size_t)(end - offset));
+	result = read_disk(fd, bytes, (size_t)(end - offset), offset);
+	if (result < 0)
+		return error_errno(error, -result, "cannot read a changed file");
+
+	pthread_mutex_lock(&dirt->node->lock);
+	if (atomic_load(&cut->abandoned))
+		result = ERR_ABANDONED;
+	else if (!overlay(journal, dirt, bytes, offset, end))
+		result = ERR_ABANDONED;
+	else
+		extent_map_remove(&dirt->pending, offset, offset + (int64_t)length);
+	pthread_mutex_unlock(&dirt->node->lock);
+	return result == ERR_OK ? ERR_OK : error_set(error, result, 0, "the cut was abandoned");
+}
+
+int frozen_read_unchanged(struct frozen *frozen, void *data, size_t length, int64_t offset, struct error *error)
+{
+	struct dirt *dirt = dirt_of(frozen);
+	struct journal *journal = dirt->journal;
+	bool changed;
+	int result, fd;
+
+	pthread_mutex_lock(&dirt->node->lock);
+	fd = prepare(journal, dirt) == ERR_OK ? frozen_reading_fd(journal, dirt) : -ENOMEM;
+	pthread_mutex_unlock(&dirt->node->lock);
+	if (fd < 0)
+		return error_errno(error, -fd, "cannot open a changed file for reading");
+	result = read_disk(fd, data, length, offset);
+	if (result < 0)
+		return error_errno(error, -result, "cannot read a changed file");
+	/* An operation records before it changes, under this lock: no record means that nothing had begun when we read. */
+	pthread_mutex_lock(&dirt->node->lock);
+	changed = dirt->node->dirt && dirt->node->dirt != dirt &&
+		  extent_map_overlaps(&dirt->node->dirt->extents, offset, offset + (int64_t)length);
+	pthread_mutex_unlock(&dirt->node->lock);
+	return changed ? error_set(error, ERR_BUSY, 0, "the file changed since the cut") : ERR_OK;
+}
+
+void frozen_done(struct frozen *frozen)
+{
+	struct dirt *dirt = dirt_of(frozen);
+
+	pthread_mutex_lock(&dirt->node->lock);
+	journal_frozen(dirt->journal, dirt->node);
+	dirt_free_frozen(dirt->journal, dirt);
+	dirt->read_done = true;
+	pthread_mutex_unlock(&dirt->node->lock);
+}

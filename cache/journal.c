@@ -1,0 +1,514 @@
+/* Recording: what an operation does before and after it changes the backing tree. State table and lock order: journal.h. */
+#include "journal_internal.h"
+
+#include "clock.h"
+#include "log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ------------------------------------------------------------------ dirt */
+
+struct dirt *dirt_new(struct journal *journal, struct node *node)
+{
+	struct dirt *dirt = calloc(1, sizeof *dirt);
+
+	if (!dirt)
+		return NULL;
+	/* Room for one range from the start: a new inode is recorded whole without asking for memory. */
+	if (!extent_map_reserve(&dirt->extents, 1)) {
+		free(dirt);
+		return NULL;
+	}
+	dirt->journal = journal;
+	dirt->references = 1;
+	dirt->fd = -1;
+	if (node) {
+		node_ref(journal->nodes, node);
+		dirt->node = node;
+	}
+	return dirt;
+}
+
+static void free_names(struct journal *journal, struct dirt *dirt)
+{
+	for (uint32_t i = 0; i < dirt->name_buckets; i++) {
+		for (struct dirty_name *entry = dirt->names[i], *next; entry; entry = next) {
+			next = entry->next;
+			if (entry->child)
+				node_put(journal->nodes, entry->child);
+			free(entry);
+		}
+	}
+	free(dirt->names);
+	dirt->names = NULL;
+	dirt->name_buckets = dirt->name_count = 0;
+}
+
+void dirt_free_frozen(struct journal *journal, struct dirt *dirt)
+{
+	for (uint32_t i = 0; i < dirt->saved_count; i++)
+		preimage_free(journal->preimages, dirt->saved[i].bytes);
+	free(dirt->saved);
+	dirt->saved = NULL;
+	dirt->saved_count = dirt->saved_capacity = 0;
+	extent_map_free(&dirt->pending);
+	dirt->pending_made = false;
+	attrs_free(&dirt->attrs);
+	dirt->attrs_known = dirt->gone = dirt->read_done = false;
+	if (dirt->fd >= 0) {
+		close(dirt->fd);
+		dirt->fd = -1;
+		atomic_fetch_sub(&journal->frozen_fds, 1);
+	}
+}
+
+void dirt_put(struct journal *journal, struct dirt *dirt)
+{
+	struct shard *shard;
+	bool last;
+
+	if (!dirt)
+		return;
+	if (!dirt->node) { /* a spare that was not used */
+		extent_map_free(&dirt->extents);
+		free(dirt);
+		return;
+	}
+	shard = journal_shard(journal, dirt->node);
+	pthread_mutex_lock(&shard->mutex);
+	last = --dirt->references == 0;
+	pthread_mutex_unlock(&shard->mutex);
+	if (!last)
+		return;
+	dirt_free_frozen(journal, dirt);
+	free_names(journal, dirt);
+	extent_map_free(&dirt->extents);
+	node_put(journal->nodes, dirt->node);
+	free(dirt);
+}
+
+void dirt_list(struct journal *journal, struct dirt *dirt)
+{
+	struct shard *shard = journal_shard(journal, dirt->node);
+
+	pthread_mutex_lock(&shard->mutex);
+	dirt->previous = NULL;
+	dirt->next = shard->dirty;
+	if (shard->dirty)
+		shard->dirty->previous = dirt;
+	shard->dirty = dirt;
+	shard->inodes++;
+	shard->names += dirt->name_count;
+	shard->bytes += dirt->bytes;
+	pthread_mutex_unlock(&shard->mutex);
+}
+
+void dirt_touch(struct journal *journal, struct dirt *dirt)
+{
+	struct shard *shard = journal_shard(journal, dirt->node);
+	bool added = false;
+
+	pthread_mutex_lock(&shard->mutex);
+	if (!dirt->listed_unflushed) {
+		dirt->listed_unflushed = added = true;
+		dirt->next_unflushed = shard->unflushed;
+		shard->unflushed = dirt;
+		shard->unflushed_count++;
+		dirt->references++;
+	}
+	pthread_mutex_unlock(&shard->mutex);
+	if (added && !atomic_exchange(&journal->armed, true))
+		journal_arm(journal);
+}
+
+void journal_first_change(struct journal *journal)
+{
+	int64_t none = 0;
+
+	if (atomic_load_explicit(&journal->first_change_ns, memory_order_relaxed) != 0)
+		return;
+	if (atomic_compare_exchange_strong(&journal->first_change_ns, &none, clock_mono_ns()) && journal->wake)
+		journal->wake(journal->wake_context);
+}
+
+struct dirt *journal_frozen(struct journal *journal, struct node *node)
+{
+	if (node->dirt && node->dirt->epoch < atomic_load(&journal->epoch)) {
+		assert(!node->frozen); /* one cut at a time */
+		node->frozen = node->dirt;
+		node->dirt = NULL;
+	}
+	return node->frozen;
+}
+
+/* The node's dirt of this epoch, made if need be. node->lock and the cut's read side held. */
+static struct dirt *current_dirt(struct journal *journal, struct node *node, struct dirt **spare)
+{
+	struct dirt *dirt = node->dirt;
+
+	if (dirt)
+		return dirt;
+	if (spare && *spare) {
+		dirt = *spare;
+		*spare = NULL;
+		node_ref(journal->nodes, node);
+		dirt->node = node;
+	} else {
+		dirt = dirt_new(journal, node);
+	}
+	if (!dirt)
+		return NULL;
+	dirt->epoch = atomic_load(&journal->epoch);
+	node->dirt = dirt;
+	dirt_list(journal, dirt);
+	journal_first_change(journal);
+	return dirt;
+}
+
+/* ------------------------------------------------------------------ names */
+
+static uint32_t name_hash(const char *name, size_t length)
+{
+	uint32_t hash = 2166136261u;
+
+	for (size_t i = 0; i < length; i++)
+		hash = (hash ^ (uint8_t)name[i]) * 16777619u;
+	return hash;
+}
+
+struct dirty_name *dirt_find_name(const struct dirt *dirt, const char *name, size_t length)
+{
+	struct dirty_name *entry;
+
+	if (!dirt->name_buckets)
+		return NULL;
+	entry = dirt->names[name_hash(name, length) & (dirt->name_buckets - 1)];
+	while (entry && (entry->length != length || memcmp(entry->text, name, length) != 0))
+		entry = entry->next;
+	return entry;
+}
+
+static void grow_names(struct dirt *dirt)
+{
+	uint32_t buckets = dirt->name_buckets ? dirt->name_buckets * 2 : 4;
+	struct dirty_name **table = calloc(buckets, sizeof *table);
+
+	if (!table)
+		return; /* longer chains, nothing worse */
+	for (uint32_t i = 0; i < dirt->name_buckets; i++) {
+		for (struct dirty_name *entry = dirt->names[i], *next; entry; entry = next) {
+			struct dirty_name **head = &table[name_hash(entry->text, entry->length) & (buckets - 1)];
+
+			next = entry->next;
+			entry->next = *head;
+			*head = entry;
+		}
+	}
+	free(dirt->names);
+	dirt->names = table;
+	dirt->name_buckets = buckets;
+}
+
+bool dirt_insert_name(struct dirt *dirt, struct dirty_name *entry)
+{
+	struct dirty_name **head;
+
+	if (dirt->name_count >= dirt->name_buckets)
+		grow_names(dirt);
+	if (!dirt->name_buckets)
+		return false;
+	head = &dirt->names[name_hash(entry->text, entry->length) & (dirt->name_buckets - 1)];
+	entry->next = *head;
+	*head = entry;
+	dirt->name_count++;
+	return true;
+}
+
+static void remove_name(struct dirt *dirt, struct dirty_name *entry)
+{
+	struct dirty_name **at = &dirt->names[name_hash(entry->text, entry->length) & (dirt->name_buckets - 1)];
+
+	while (*at != entry)
+		at = &(*at)->next;
+	*at = entry->next;
+	dirt->name_count--;
+	free(entry);
+}
+
+/* ------------------------------------------------------------------ mutations */
+
+int mutation_begin(struct mutation *mutation, struct journal *journal)
+{
+	memset(mutation, 0, sizeof *mutation);
+	mutation->journal = journal;
+	mutation->spare = dirt_new(journal, NULL);
+	if (!mutation->spare)
+		return -ENOMEM;
+	mutation->stripe = cut_lock_enter(&journal->lock);
+	return 0;
+}
+
+void mutation_lock(struct mutation *mutation, struct node *a, struct node *b, struct node *c, struct node *d)
+{
+	struct node *nodes[4] = {a, b, c, d};
+	int count = 0;
+
+	assert(mutation->locked_count == 0);
+	/* Insertion sort by address, without NULLs and repetitions. */
+	for (int i = 0; i < 4; i++) {
+		int at = 0;
+
+		if (!nodes[i])
+			continue;
+		while (at < count && (uintptr_t)mutation->locked[at] < (uintptr_t)nodes[i])
+			at++;
+		if (at < count && mutation->locked[at] == nodes[i])
+			continue;
+		memmove(&mutation->locked[at + 1], &mutation->locked[at], (size_t)(count - at) * sizeof *nodes);
+		mutation->locked[at] = nodes[i];
+		count++;
+	}
+	mutation->locked_count = count;
+	for (int i = 0; i < count; i++)
+		pthread_mutex_lock(&mutation->locked[i]->lock);
+}
+
+static bool is_locked(const struct mutation *mutation, const struct node *node)
+{
+	for (int i = 0; i < mutation->locked_count; i++)
+		if (mutation->locked[i] == node)
+			return true;
+	return false;
+}
+
+/* Saves the attributes if they are frozen, and gives this epoch's dirt. NULL: out of memory. */
+static struct dirt *touch(struct mutation *mutation, struct node *node)
+{
+	struct journal *journal = mutation->journal;
+	struct dirt *frozen = journal_frozen(journal, node);
+	struct dirt *dirt;
+
+	assert(is_locked(mutation, node));
+	if (frozen && !frozen->read_done && !frozen->attrs_known)
+		frozen_capture(journal, frozen);
+	dirt = current_dirt(journal, node, NULL);
+	if (dirt)
+		dirt_touch(journal, dirt);
+	return dirt;
+}
+
+int mutation_attrs(struct mutation *mutation, struct node *node)
+{
+	return touch(mutation, node) ? 0 : -ENOMEM;
+}
+
+int mutation_data(struct mutation *mutation, struct node *node, int64_t offset, int64_t length)
+{
+	struct journal *journal = mutation->journal;
+	struct dirt *dirt = touch(mutation, node);
+	int64_t start = offset - offset % GRANULE;
+	int64_t end = EXTENT_END;
+	struct shard *shard;
+
+	if (!dirt || !extent_map_reserve(&dirt->extents, 1))
+		return -ENOMEM;
+	if (length == 0)
+		return 0;
+	if (length > 0 && offset + length <= EXTENT_END - GRANULE)
+		end = (offset + length + GRANULE - 1) / GRANULE * GRANULE;
+	if (node->frozen && !node->frozen->read_done)
+		frozen_save(journal, node->frozen, start, end);
+	extent_map_add(&dirt->extents, start, end);
+	if (length > 0) {
+		dirt->bytes += length;
+		shard = journal_shard(journal, node);
+		pthread_mutex_lock(&shard->mutex);
+		shard->bytes += length;
+		pthread_mutex_unlock(&shard->mutex);
+	}
+	return 0;
+}
+
+int mutation_unname(struct mutation *mutation, struct node *node)
+{
+	struct journal *journal = mutation->journal;
+	struct stat st;
+	int fd;
+
+	if (!touch(mutation, node))
+		return -ENOMEM;
+	if (node->frozen && !node->frozen->read_done)
+		frozen_keep_fd(journal, node->frozen);
+	if (node->lookups == 0 || atomic_load(&node->held_fd) >= 0)
+		return 0;
+	/* The kernel may go on using an inode without a name; its handle will not open any more. */
+	fd = backing_fd_get(journal->backing, node);
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &st) == 0 && (S_ISDIR(st.st_mode) || st.st_nlink <= 1))
+		backing_hold(journal->backing, node);
+	backing_fd_put(journal->backing, node, fd);
+	return 0;
+}
+
+int mutation_name(struct mutation *mutation, struct node *dir, const char *name)
+{
+	size_t length = strlen(name);
+	struct dirt *dirt = touch(mutation, dir);
+	struct dirty_name *entry;
+	struct shard *shard;
+
+	assert(mutation->name_count < 2);
+	if (!dirt)
+		return -ENOMEM;
+	entry = dirt_find_name(dirt, name, length);
+	if (!entry) {
+		entry = calloc(1, sizeof *entry + length + 1);
+		if (!entry)
+			return -ENOMEM;
+		entry->length = (uint16_t)length;
+		memcpy(entry->text, name, length);
+		if (!dirt_insert_name(dirt, entry)) {
+			free(entry);
+			return -ENOMEM;
+		}
+		shard = journal_shard(mutation->journal, dir);
+		pthread_mutex_lock(&shard->mutex);
+		shard->names++;
+		pthread_mutex_unlock(&shard->mutex);
+	}
+	mutation->name_dir[mutation->name_count] = dir;
+	mutation->name[mutation->name_count] = entry;
+	mutation->name_count++;
+	return 0;
+}
+
+void mutation_set_name(struct mutation *mutation, int slot, struct node *child)
+{
+	struct journal *journal = mutation->journal;
+	struct dirty_name *entry = mutation->name[slot];
+	struct node *before = entry->child;
+
+	if (child)
+		node_ref(journal->nodes, child);
+	entry->child = child;
+	entry->set = true;
+	entry->unflushed = true;
+	dirt_touch(journal, mutation->name_dir[slot]->dirt);
+	if (before)
+		node_put(journal->nodes, before);
+}
+
+void mutation_adopt(struct mutation *mutation, struct node *child)
+{
+	struct dirt *dirt;
+
+	/* Nobody else can hold this lock and want one of ours: the kernel learns of the inode by our reply only, and the sealer takes one lock at a time. */
+	pthread_mutex_lock(&child->lock);
+	journal_frozen(mutation->journal, child);
+	dirt = current_dirt(mutation->journal, child, &mutation->spare);
+	assert(dirt);
+	dirt->whole = true;
+	extent_map_clear(&dirt->extents);
+	extent_map_add(&dirt->extents, 0, EXTENT_END);
+	dirt_touch(mutation->journal, dirt);
+	pthread_mutex_unlock(&child->lock);
+}
+
+void mutation_end(struct mutation *mutation)
+{
+	for (int i = 0; i < mutation->name_count; i++) {
+		/* Both slots may be one entry (rename of a name onto itself): look it up again. */
+		struct dirt *dirt = mutation->name_dir[i]->dirt;
+		bool again = i == 1 && mutation->name[0] == mutation->name[1];
+
+		if (!again && !mutation->name[i]->set)
+			remove_name(dirt, mutation->name[i]);
+	}
+	for (int i = mutation->locked_count - 1; i >= 0; i--)
+		pthread_mutex_unlock(&mutation->locked[i]->lock);
+	cut_lock_leave(&mutation->journal->lock, mutation->stripe);
+	dirt_put(mutation->journal, mutation->spare);
+}
+
+bool journal_node_pending(struct journal *journal, struct node *node)
+{
+	bool pending;
+
+	(void)journal;
+	pthread_mutex_lock(&node->lock);
+	pending = node->dirt || node->frozen;
+	pthread_mutex_unlock(&node->lock);
+	return pending;
+}
+
+void journal_get_counts(struct journal *journal, struct journal_counts *out)
+{
+	memset(out, 0, sizeof *out);
+	for (int i = 0; i < JOURNAL_SHARDS; i++) {
+		struct shard *shard = &journal->shards[i];
+
+		pthread_mutex_lock(&shard->mutex);
+		out->dirty_inodes += shard->inodes;
+		out->dirty_names += shard->names;
+		out->dirty_bytes += shard->bytes;
+		pthread_mutex_unlock(&shard->mutex);
+	}
+	out->first_change_ns = atomic_load(&journal->first_change_ns);
+	out->preimage_bytes = preimage_bytes(journal->preimages);
+	out->abandoned = atomic_load(&journal->abandoned);
+	pthread_mutex_lock(&journal->store_mutex);
+	out->unsettled = journal->unsettled_rows;
+	pthread_mutex_unlock(&journal->store_mutex);
+}
+
+/* ------------------------------------------------------------------ found by a rescan */
+
+int journal_note_inode(struct journal *journal, const struct node_key *key, mode_t type, bool whole)
+{
+	struct node *node = node_get(journal->nodes, key, type, -1);
+	struct mutation mutation;
+	int result;
+
+	if (!node)
+		return -ENOMEM;
+	result = mutation_begin(&mutation, journal);
+	if (result == 0) {
+		mutation_lock(&mutation, node, NULL, NULL, NULL);
+		result = whole ? mutation_data(&mutation, node, 0, -1) : mutation_attrs(&mutation, node);
+		if (result == 0 && whole)
+			node->dirt->whole = true;
+		mutation_end(&mutation);
+	}
+	node_put(journal->nodes, node);
+	return result;
+}
+
+int journal_note_name(struct journal *journal, const struct node_key *dir_key, const char *name,
+		      const struct node_key *child_key, mode_t child_type)
+{
+	struct node *dir = node_get(journal->nodes, dir_key, S_IFDIR, -1);
+	struct node *child = child_key ? node_get(journal->nodes, child_key, child_type, -1) : NULL;
+	struct mutation mutation;
+	int result = -ENOMEM;
+
+	if (dir && (child || !child_key))
+		result = mutation_begin(&mutation, journal);
+	if (result == 0) {
+		mutation_lock(&mutation, dir, NULL, NULL, NULL);
+		result = mutation_name(&mutation, dir, name);
+		/* An operation of this session knows better than a walk that may have looked before it. */
+		if (result == 0 && !mutation.name[0]->set)
+			mutation_set_name(&mutation, 0, child);
+		mutation_end(&mutation);
+	}
+	if (child)
+		node_put(journal->nodes, child);
+	if (dir)
+		node_put(journal->nodes, dir);
+	return result;
+}

@@ -1,0 +1,155 @@
+/* journal_internal: what journal.c (recording), cut.c (cut and sealing) and journal_store.c (SQLite) share. */
+#ifndef YESTER_JOURNAL_INTERNAL_H
+#define YESTER_JOURNAL_INTERNAL_H
+
+#include "cut_lock.h"
+#include "journal.h"
+#include "preimage.h"
+
+#define JOURNAL_SHARDS 16
+#define FROZEN_FD_CAP 1024 /* descriptors kept for unlinked frozen files; beyond it the cut is abandoned (I6) */
+#define GRANULE 4096       /* recorded ranges are rounded to it (I2) */
+
+struct dirty_name { /* protected by the directory's node->lock */
+	struct dirty_name *next; /* hash chain */
+	struct node *child;      /* referenced; NULL: absent */
+	bool set;                /* false: reserved by a mutation that has not succeeded */
+	bool unflushed;
+	uint16_t length;
+	char text[]; /* NUL-terminated */
+};
+
+struct saved_range { /* old bytes of [start, end) */
+	int64_t start, end;
+	struct preimage *bytes; /* NULL: all zero */
+};
+
+/* Changes of one inode in one epoch. `frozen` of the public interface is this, once its epoch has been cut.
+ * Everything is protected by node->lock unless said otherwise. */
+struct dirt {
+	struct journal *journal; /* constant */
+	struct node *node;       /* referenced, constant */
+	int64_t epoch;
+	struct dirt *next, *previous; /* list of the epoch: shard mutex; of a cut: the pipeline thread */
+	int references;               /* shard mutex: 1 for the epoch or cut, 1 while on the unflushed list or being flushed */
+	struct dirt *next_unflushed;  /* shard mutex */
+	bool listed_unflushed;        /* shard mutex */
+	bool over;                    /* committed or merged away: not to be flushed any more */
+
+	bool whole;
+	struct extent_map extents;
+	struct dirty_name **names; /* hash table of name_buckets, NULL until the first name */
+	uint32_t name_buckets, name_count;
+	int64_t bytes; /* written; an estimate */
+
+	/* From the cut on. */
+	bool attrs_known, gone, read_done;
+	struct attrs attrs;
+	bool pending_made;
+	struct extent_map pending; /* still only on disk: neither saved nor read */
+	struct saved_range *saved; /* sorted, disjoint */
+	uint32_t saved_count, saved_capacity;
+	int fd; /* for reading, -1 */
+};
+struct frozen {
+	struct dirt dirt; /* never made on its own: frozen_of below */
+};
+static inline struct frozen *frozen_of(struct dirt *dirt)
+{
+	return (struct frozen *)dirt;
+}
+
+struct shard {
+	pthread_mutex_t mutex;
+	struct dirt *dirty; /* of the present epoch */
+	struct dirt *unflushed;
+	size_t unflushed_count;
+	uint64_t inodes, names;
+	int64_t bytes;
+};
+
+struct cut {
+	struct journal *journal;
+	int64_t epoch, time_ns, first_change_ns;
+	struct dirt **items;
+	size_t count;
+	uint64_t names;
+	int64_t bytes;
+	_Atomic bool abandoned;
+};
+
+struct journal {
+	struct db *db;
+	struct backing *backing;
+	struct node_table *nodes;
+	struct preimage_store *preimages;
+	int state_fd; /* directory, for the overflow mark */
+	struct cut_lock lock;
+	_Atomic int64_t epoch; /* changes only in journal_cut, write side held */
+	struct shard shards[JOURNAL_SHARDS];
+	_Atomic int64_t first_change_ns;
+	struct cut *_Atomic cut; /* the one that exists; set and cleared by the pipeline thread */
+	_Atomic int frozen_fds;
+	_Atomic uint64_t abandoned;
+	void (*wake)(void *);
+	void *wake_context;
+
+	/* journal_store.c: the journal thread */
+	pthread_t thread;
+	bool thread_running;
+	pthread_mutex_t store_mutex; /* the tickets, stop */
+	pthread_cond_t store_wanted, store_done;
+	_Atomic bool armed; /* something is unflushed and the thread knows */
+	bool stop;
+	uint64_t durable_wanted, durable_done; /* tickets of durable flushes */
+	uint64_t flush_wanted, flush_done;
+	int store_result;  /* of the newest flush: enum err */
+	bool overflow_marked; /* journal thread; read under store_mutex */
+	uint64_t unsettled_rows;
+};
+
+static inline struct shard *journal_shard(struct journal *journal, const struct node *node)
+{
+	return &journal->shards[((uintptr_t)node >> 7) % JOURNAL_SHARDS];
+}
+
+/* --- journal.c */
+/* The frozen part, if a cut is being sealed and this inode belongs to it. node->lock held. First toucher moves it (journal.h). */
+struct dirt *journal_frozen(struct journal *journal, struct node *node);
+struct dirt *dirt_new(struct journal *journal, struct node *node);
+/* Frees content and struct when the last reference goes. No lock held. */
+void dirt_put(struct journal *journal, struct dirt *dirt);
+/* Puts it on the epoch's list. node->lock held. */
+void dirt_list(struct journal *journal, struct dirt *dirt);
+/* Marks for the journal thread. node->lock held. */
+void dirt_touch(struct journal *journal, struct dirt *dirt);
+void dirt_mark_names_unflushed(struct dirt *dirt); /* node->lock held */
+void dirt_free_frozen(struct journal *journal, struct dirt *dirt); /* saved bytes, attributes, descriptor; node->lock held */
+struct dirty_name *dirt_find_name(const struct dirt *dirt, const char *name, size_t length);
+bool dirt_insert_name(struct dirt *dirt, struct dirty_name *entry); /* false: no memory for the first table */
+/* Wakes the pipeline if this is the first change since the cut. */
+void journal_first_change(struct journal *journal);
+
+/* --- cut.c: saving (I4). node->lock held, `frozen` not read_done. They set the abandon flag when they can't. */
+void frozen_capture(struct journal *journal, struct dirt *frozen);
+void frozen_save(struct journal *journal, struct dirt *frozen, int64_t start, int64_t end);
+void frozen_keep_fd(struct journal *journal, struct dirt *frozen);
+bool frozen_make_pending(struct dirt *frozen); /* false: out of memory */
+/* Descriptor to read the file with, opened once and kept until the sealer is done with it. Or -errno. */
+int frozen_reading_fd(struct journal *journal, struct dirt *frozen);
+/* Index of the first saved range that ends after `offset`. */
+uint32_t frozen_saved_find(const struct dirt *frozen, int64_t offset);
+
+/* --- journal_store.c */
+int journal_store_start(struct journal *journal, struct error *error);
+void journal_store_stop(struct journal *journal); /* what is unflushed stays in memory */
+int journal_store_flush_final(struct journal *journal, struct error *error); /* with stats; thread stopped */
+void journal_arm(struct journal *journal); /* something was put on an unflushed list */
+
+/* --- unsettled.c */
+int overflow_write(struct journal *journal, char value); /* 0 or -1 with errno */
+bool overflow_read(struct journal *journal);
+/* After a power cut that followed an overflow nobody knows what was unsettled: everything is. Clears the mark. */
+int overflow_spread(struct journal *journal, struct error *error);
+
+#endif

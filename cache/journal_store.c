@@ -1,0 +1,382 @@
+/* The journal in SQLite: the thread that groups recordings into transactions.
+ *
+ * Rows are written within a second of the change; an fsync makes the thread write at once, with synchronous=FULL (I9). What memory held when the process
+ * died is found again by the rescan, because the clean mark is off while a session runs (I12). */
+#include "journal_internal.h"
+
+#include "buf.h"
+#include "clock.h"
+#include "failpoint.h"
+#include "log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define GROUP_NS NS_PER_S        /* how long recordings are gathered */
+#define RETRY_NS (5 * NS_PER_S)   /* after the database refused */
+
+/* ------------------------------------------------------------------ one flush */
+
+struct name_value {
+	size_t offset; /* in struct copy's text */
+	uint16_t length;
+	bool has_child;
+	struct node_key child;
+	uint32_t child_type;
+};
+
+struct copy { /* what one dirt looked like, taken under its node's lock */
+	struct dirt *dirt; /* referenced */
+	int64_t epoch;
+	bool whole, over;
+	struct stat st; /* at a clean stop; zero otherwise */
+	struct buf extents, names, text;
+};
+
+static void copy_free(struct journal *journal, struct copy *copy)
+{
+	buf_free(&copy->extents);
+	buf_free(&copy->names);
+	buf_free(&copy->text);
+	dirt_put(journal, copy->dirt);
+}
+
+static int copy_names(struct copy *copy, struct dirt *dirt)
+{
+	for (uint32_t i = 0; i < dirt->name_buckets; i++) {
+		for (struct dirty_name *entry = dirt->names[i]; entry; entry = entry->next) {
+			struct name_value value = {.offset = copy->text.length, .length = entry->length};
+
+			if (!entry->set || !entry->unflushed)
+				continue;
+			if (entry->child) {
+				value.has_child = true;
+				node_key_of(entry->child, &value.child);
+				value.child_type = entry->child->type;
+			}
+			if (buf_append(&copy->text, entry->text, entry->length) != 0 ||
+			    buf_append(&copy->names, &value, sizeof value) != 0)
+				return ERR_NOMEM;
+		}
+	}
+	/* Only now: after a failure all of them are copied again. */
+	for (uint32_t i = 0; i < dirt->name_buckets; i++)
+		for (struct dirty_name *entry = dirt->names[i]; entry; entry = entry->next)
+			if (entry->set)
+				entry->unflushed = false;
+	return ERR_OK;
+}
+
+static int copy_dirt(struct journal *journal, struct dirt *dirt, bool with_stat, struct copy *copy)
+{
+	int result = ERR_OK;
+	int fd;
+
+	pthread_mutex_lock(&dirt->node->lock);
+	copy->over = dirt->over;
+	copy->epoch = dirt->epoch;
+	copy->whole = dirt->whole;
+	if (!dirt->over) {
+		result = buf_append(&copy->extents, dirt->extents.ranges, dirt->extents.count * sizeof(struct extent));
+		if (result == ERR_OK)
+			result = copy_names(copy, dirt);
+		if (with_stat && (fd = backing_fd_get(journal->backing, dirt->node)) >= 0) {
+			if (fstat(fd, &copy->st) != 0)
+				memset(&copy->st, 0, sizeof copy->st);
+			backing_fd_put(journal->backing, dirt->node, fd);
+		}
+	}
+	pthread_mutex_unlock(&dirt->node->lock);
+	return result;
+}
+
+static struct dirt *pop_unflushed(struct shard *shard)
+{
+	struct dirt *dirt;
+
+	pthread_mutex_lock(&shard->mutex);
+	dirt = shard->unflushed;
+	if (dirt) {
+		shard->unflushed = dirt->next_unflushed;
+		shard->unflushed_count--;
+		dirt->listed_unflushed = false;
+	}
+	pthread_mutex_unlock(&shard->mutex);
+	return dirt; /* with the list's reference */
+}
+
+/* Copies what is on the unflushed lists now. On failure nothing is lost: what was taken is put back. */
+static int collect(struct journal *journal, bool with_stat, struct copy **out, size_t *count)
+{
+	size_t limits[JOURNAL_SHARDS], total = 0;
+	struct copy *copies;
+	int result = ERR_OK;
+
+	*count = 0;
+	for (int i = 0; i < JOURNAL_SHARDS; i++) {
+		pthread_mutex_lock(&journal->shards[i].mutex);
+		limits[i] = journal->shards[i].unflushed_count;
+		pthread_mutex_unlock(&journal->shards[i].mutex);
+		total += limits[i];
+	}
+	*out = copies = calloc(total ? total : 1, sizeof *copies);
+	if (!copies)
+		return ERR_NOMEM;
+	for (int i = 0; i < JOURNAL_SHARDS; i++) {
+		for (size_t n = 0; n < limits[i]; n++) {
+			struct dirt *dirt = pop_unflushed(&journal->shards[i]);
+
+			if (!dirt)
+				break;
+			copies[*count].dirt = dirt;
+			(*count)++;
+			result = copy_dirt(journal, dirt, with_stat, &copies[*count - 1]);
+			if (result != ERR_OK)
+				return result;
+		}
+	}
+	return ERR_OK;
+}
+
+/* After a failure: everything must be written again. */
+static void requeue(struct journal *journal, struct copy *copies, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct dirt *dirt = copies[i].dirt;
+
+		pthread_mutex_lock(&dirt->node->lock);
+		if (!dirt->over) {
+			dirt_mark_names_unflushed(dirt);
+			dirt_touch(journal, dirt);
+		}
+		pthread_mutex_unlock(&dirt->node->lock);
+	}
+}
+
+static int write_names(struct db_conn *conn, const struct copy *copy, const struct node_key *dir, struct error *error)
+{
+	const struct name_value *values = (const struct name_value *)(const void *)copy->names.data;
+
+	for (size_t i = 0; i < copy->names.length / sizeof *values; i++) {
+		const struct name_value *value = &values[i];
+		int result = db_step(conn, error,
+				     "INSERT OR REPLACE INTO journal_name(dir, name, epoch, child, child_type) "
+				     "VALUES(?, ?, ?, ?, ?)",
+				     "bbini", dir->bytes, (size_t)dir->length, copy->text.data + value->offset,
+				     (size_t)value->length, copy->epoch, value->has_child ? value->child.bytes : NULL,
+				     (size_t)value->child.length, (int64_t)value->child_type);
+
+		if (result < 0)
+			return result;
+	}
+	return ERR_OK;
+}
+
+static int write_copy(struct db_conn *conn, const struct copy *copy, struct error *error)
+{
+	const struct node_key *key = &copy->dirt->node->key;
+	int result;
+
+	if (copy->over)
+		return ERR_OK;
+	result = db_step(conn, error,
+			 "INSERT OR REPLACE INTO journal_inode(key, epoch, type, whole, size, mtime_ns, ctime_ns, "
+			 "extents) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+			 "biiiiiib", key->bytes, (size_t)key->length, copy->epoch, (int64_t)copy->dirt->node->type,
+			 (int64_t)copy->whole, (int64_t)copy->st.st_size, timespec_ns(copy->st.st_mtim),
+			 timespec_ns(copy->st.st_ctim), copy->extents.data ? (const void *)copy->extents.data : "",
+			 copy->extents.length);
+	if (result < 0)
+		return result;
+	result = db_step(conn, error,
+			 "INSERT INTO unsettled(key, epoch) VALUES(?, ?) "
+			 "ON CONFLICT(key) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
+			 "bi", key->bytes, (size_t)key->length, copy->epoch);
+	if (result < 0)
+		return result;
+	return write_names(conn, copy, key, error);
+}
+
+static int write_copies(struct journal *journal, const struct copy *copies, size_t count, bool durable,
+			struct error *error)
+{
+	struct db_conn *conn;
+	int result = db_begin(journal->db, durable, &conn, error);
+
+	if (result != ERR_OK)
+		return result;
+	for (size_t i = 0; i < count && result == ERR_OK; i++)
+		result = write_copy(conn, &copies[i], error);
+	if (result == ERR_OK)
+		result = db_meta_set_int(conn, "epoch", atomic_load(&journal->epoch), error);
+	if (result != ERR_OK) {
+		db_rollback(journal->db);
+		return result;
+	}
+	FAILPOINT("journal/before-commit");
+	result = db_commit(journal->db, error);
+	FAILPOINT("journal/after-commit");
+	return result;
+}
+
+/* The copies are on disk for good: their inodes may be fsynced (I9). */
+static void mark_durable(struct copy *copies, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		_Atomic int64_t *durable = &copies[i].dirt->node->durable_epoch;
+		int64_t before = atomic_load(durable);
+
+		while (before < copies[i].epoch && !atomic_compare_exchange_weak(durable, &before, copies[i].epoch))
+			;
+	}
+}
+
+static int flush_once(struct journal *journal, bool durable, bool with_stat, struct error *error)
+{
+	struct copy *copies;
+	size_t count;
+	int result;
+
+	atomic_store(&journal->armed, false);
+	result = collect(journal, with_stat, &copies, &count);
+	if (result != ERR_OK)
+		error_set(error, result, 0, "journal: out of memory");
+	else if (count > 0 || durable)
+		result = write_copies(journal, copies, count, durable, error);
+	if (result == ERR_OK && durable)
+		mark_durable(copies, count);
+	if (result != ERR_OK)
+		requeue(journal, copies, count);
+	for (size_t i = 0; i < count; i++)
+		copy_free(journal, &copies[i]);
+	free(copies);
+	db_tidy(journal->db);
+	return result;
+}
+
+/* ------------------------------------------------------------------ the thread */
+
+void journal_arm(struct journal *journal)
+{
+	pthread_mutex_lock(&journal->store_mutex);
+	pthread_cond_signal(&journal->store_wanted);
+	pthread_mutex_unlock(&journal->store_mutex);
+}
+
+static bool urgent(const struct journal *journal)
+{
+	return journal->stop || journal->durable_wanted > journal->durable_done ||
+	       journal->flush_wanted > journal->flush_done;
+}
+
+/* store_mutex held. Sleeps until there is something to write and its time has come. */
+static void wait_for_work(struct journal *journal, bool failed)
+{
+	struct timespec deadline;
+
+	while (!urgent(journal) && !failed && !atomic_load(&journal->armed))
+		pthread_cond_wait(&journal->store_wanted, &journal->store_mutex);
+	deadline = clock_deadline(failed ? RETRY_NS : GROUP_NS);
+	while (!urgent(journal))
+		if (pthread_cond_timedwait(&journal->store_wanted, &journal->store_mutex, &deadline) == ETIMEDOUT)
+			break;
+}
+
+static void *journal_thread(void *argument)
+{
+	struct journal *journal = argument;
+	bool failed = false;
+
+	pthread_mutex_lock(&journal->store_mutex);
+	while (!journal->stop) {
+		uint64_t durable_ticket, flush_ticket;
+		struct error error = {0};
+		bool durable;
+		int result;
+
+		wait_for_work(journal, failed);
+		durable_ticket = journal->durable_wanted;
+		flush_ticket = journal->flush_wanted;
+		durable = durable_ticket > journal->durable_done;
+		pthread_mutex_unlock(&journal->store_mutex);
+
+		result = flush_once(journal, durable, false, &error);
+		if (result != ERR_OK && !failed)
+			log_error("journal: %s; changes are found again by a rescan", error.message);
+		failed = result != ERR_OK;
+		if (failed && durable && !journal->overflow_marked)
+			journal->overflow_marked = overflow_write(journal, 1) == 0;
+
+		pthread_mutex_lock(&journal->store_mutex);
+		journal->store_result = result;
+		journal->durable_done = durable_ticket;
+		journal->flush_done = flush_ticket;
+		pthread_cond_broadcast(&journal->store_done);
+	}
+	pthread_mutex_unlock(&journal->store_mutex);
+	return NULL;
+}
+
+int journal_flush(struct journal *journal, struct error *error)
+{
+	uint64_t ticket;
+	int result;
+
+	pthread_mutex_lock(&journal->store_mutex);
+	ticket = ++journal->flush_wanted;
+	pthread_cond_signal(&journal->store_wanted);
+	while (journal->flush_done < ticket && !journal->stop)
+		pthread_cond_wait(&journal->store_done, &journal->store_mutex);
+	result = journal->store_result;
+	pthread_mutex_unlock(&journal->store_mutex);
+	return result == ERR_OK ? ERR_OK : error_set(error, result, 0, "the journal could not be written");
+}
+
+/* ------------------------------------------------------------------ start and stop */
+
+int journal_store_start(struct journal *journal, struct error *error)
+{
+	int result = ERR_OK;
+	int status;
+
+	if (overflow_read(journal))
+		result = overflow_spread(journal, error);
+	else if (overflow_write(journal, 0) != 0) /* makes its block, while there is room */
+		result = error_errno(error, errno, "cannot write into the state directory");
+	if (result != ERR_OK)
+		return result;
+	status = pthread_create(&journal->thread, NULL, journal_thread, journal);
+	if (status != 0)
+		return error_errno(error, status, "cannot start the journal thread");
+	journal->thread_running = true;
+	return ERR_OK;
+}
+
+void journal_store_stop(struct journal *journal)
+{
+	if (!journal->thread_running)
+		return;
+	pthread_mutex_lock(&journal->store_mutex);
+	journal->stop = true;
+	pthread_cond_broadcast(&journal->store_wanted);
+	pthread_cond_broadcast(&journal->store_done);
+	pthread_mutex_unlock(&journal->store_mutex);
+	pthread_join(journal->thread, NULL);
+	journal->thread_running = false;
+}
+
+int journal_store_flush_final(struct journal *journal, struct error *error)
+{
+	return flush_once(journal, true, true, error);
+}
+
+int cut_forget_rows(struct cut *cut, struct db_conn *conn, struct error *error)
+{
+	int result = db_step(conn, error, "DELETE FROM journal_inode WHERE epoch <= ?", "i", cut->epoch);
+
+	if (result == ERR_OK)
+		result = db_step(conn, error, "DELETE FROM journal_name WHERE epoch <= ?", "i", cut->epoch);
+	return result;
+}

@@ -1,0 +1,130 @@
+/* The unsettled set (I9, I10): inodes whose bytes may not be on the local disk as captured.
+ *
+ * A row is written with the journal's (journal_store.c). If the database can't be written (no space), fsync must still not promise too much: one byte of the preallocated file `overflow` in the state
+ * directory is set instead, which needs no new block: after a power cut every inode then counts as unsettled. */
+#include "journal_internal.h"
+
+#include "io.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <unistd.h>
+
+#define OVERFLOW_FILE "overflow"
+
+/* ------------------------------------------------------------------ the overflow mark */
+
+int overflow_write(struct journal *journal, char value)
+{
+	int fd = openat(journal->state_fd, OVERFLOW_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int result = -1;
+
+	if (fd >= 0) {
+		result = io_pwrite(fd, &value, 1, 0);
+		if (result == 0)
+			result = fdatasync(fd);
+		close(fd);
+	}
+	return result;
+}
+
+bool overflow_read(struct journal *journal)
+{
+	int fd = openat(journal->state_fd, OVERFLOW_FILE, O_RDONLY | O_CLOEXEC);
+	char value = 0;
+
+	if (fd >= 0) {
+		if (io_pread(fd, &value, 1, 0) != 1)
+			value = 0;
+		close(fd);
+	}
+	return value == 1;
+}
+
+/* After a power cut that followed an overflow nobody knows what was unsettled: everything. */
+int overflow_spread(struct journal *journal, struct error *error)
+{
+	struct db_conn *conn;
+	int result = db_begin(journal->db, true, &conn, error);
+
+	if (result != ERR_OK)
+		return result;
+	result = db_exec(conn, "INSERT OR IGNORE INTO unsettled SELECT key, 0 FROM local_inode", error);
+	if (result != ERR_OK) {
+		db_rollback(journal->db);
+		return result;
+	}
+	result = db_commit(journal->db, error);
+	if (result == ERR_OK && overflow_write(journal, 0) != 0)
+		result = error_errno(error, errno, "cannot clear the overflow mark");
+	return result;
+}
+
+/* ------------------------------------------------------------------ entering */
+
+int journal_wait_unsettled(struct journal *journal, struct node *node)
+{
+	int64_t needed = 0;
+	uint64_t ticket;
+	int result;
+
+	pthread_mutex_lock(&node->lock);
+	if (node->dirt || node->frozen) {
+		struct dirt *newest = node->dirt ? node->dirt : node->frozen;
+
+		needed = newest->epoch;
+		if (atomic_load(&node->durable_epoch) < needed)
+			dirt_touch(journal, newest);
+	}
+	pthread_mutex_unlock(&node->lock);
+	if (needed == 0 || atomic_load(&node->durable_epoch) >= needed)
+		return 0;
+
+	pthread_mutex_lock(&journal->store_mutex);
+	ticket = ++journal->durable_wanted;
+	pthread_cond_signal(&journal->store_wanted);
+	while (journal->durable_done < ticket && !journal->stop)
+		pthread_cond_wait(&journal->store_done, &journal->store_mutex);
+	/* Marked: after a power cut every inode is unsettled, this one too. */
+	result = journal->durable_done >= ticket && (journal->store_result == ERR_OK || journal->overflow_marked) ? 0 : -EIO;
+	pthread_mutex_unlock(&journal->store_mutex);
+	return result;
+}
+
+/* ------------------------------------------------------------------ settling (I10) */
+
+static int forget_settled(struct journal *journal, int64_t epoch, struct error *error)
+{
+	struct db_conn *conn;
+	int64_t left = 0;
+	int result = db_begin(journal->db, false, &conn, error);
+
+	if (result != ERR_OK)
+		return result;
+	result = db_step(conn, error, "DELETE FROM unsettled WHERE epoch <= ?", "i", epoch);
+	if (result >= 0 && db_step(conn, error, "SELECT count(*) FROM unsettled", "") == 1) {
+		left = sqlite3_column_int64(db_last(conn), 0);
+		db_reset(db_last(conn));
+	}
+	if (result < 0) {
+		db_rollback(journal->db);
+		return result;
+	}
+	result = db_commit(journal->db, error);
+	if (result != ERR_OK)
+		return result;
+	pthread_mutex_lock(&journal->store_mutex);
+	journal->unsettled_rows = (uint64_t)left;
+	pthread_mutex_unlock(&journal->store_mutex);
+	return ERR_OK;
+}
+
+int journal_settle(struct journal *journal, int64_t spooled_epoch, struct error *error)
+{
+	/* The captured set is what has rows <= spooled_epoch; noted before the sync, so that what is captured during it waits for the next. An inode changed since
+	 * has, or will have before its next fsync, a row of a later epoch. */
+	if (backing_syncfs(journal->backing) != 0)
+		return error_errno(error, errno, "cannot sync the directory's filesystem");
+	return forget_settled(journal, spooled_epoch, error);
+}

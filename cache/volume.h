@@ -1,0 +1,60 @@
+/* volume: one mirrored directory on this machine: its state directory ($YESTER_STATE_DIR/NAME, 0700), the lock on it, the database, the backing tree, nodes, journal, chunk cache.
+ * Opened by the mount daemon, and by verbs on an unmounted volume, under the same exclusive lock.
+ *
+ *   $STATE/NAME/lock          flock; holds the pid
+ *   $STATE/NAME/volume.db     db.h
+ *   $STATE/NAME/spool/        sealed objects, immutable (I14)
+ *   $STATE/NAME/cache/        chunk cache
+ *   $STATE/NAME/control.sock  of the daemon
+ *
+ * meta rows (integers unless said): volume_id (blob 16), encrypted (1: a downgrade is refused, fault 46), head, head_hash (blob 32: SHA-256 of log/head),
+ * confirmed, confirmed_cut_ns (cut time of the newest confirmed version that is not partial), last_server_s, base_* (checkpoint in force), epoch, clean (1: I10), boot_id (blob 16), root_identity (blob),
+ * imported (1: a version that is not partial exists), must_take_over (1: a fresh clone), fenced (1), uploads_held (1: the loss of most of the tree waits for an answer). */
+#ifndef YESTER_VOLUME_H
+#define YESTER_VOLUME_H
+
+#include "backing.h"
+#include "chunk_cache.h"
+#include "config.h"
+#include "db.h"
+#include "journal.h"
+#include "node.h"
+#include "remote.h"
+
+#include <stdbool.h>
+
+struct volume;
+
+/* Makes the state directory and an empty database for config->name. ERR_EXISTS when there is one. Leaves it locked and open as volume_open does. */
+int volume_create(const struct volume_config *config, struct volume **out, struct error *error);
+/* Takes the lock (ERR_BUSY: "already mounted (process N)"), checks modes (0700), refuses a state directory that lies below the backing directory, opens the database. A corrupt database is set aside as
+ * volume.db.damaged-TIME and ERR_CORRUPT returned, so that the caller can recover from the remote. */
+int volume_open(const struct volume_config *config, struct volume **out, struct error *error);
+/* Read-only beside a running daemon: no lock, no backing, database through readers only. */
+int volume_open_reader(const struct volume_config *config, struct volume **out, struct error *error);
+/* Opens the backing tree and compares its identity with meta root_identity (first time: records it). ERR_FAILED: "is not the directory it was at init". `adopt`: record the new identity instead. */
+int volume_open_backing(struct volume *volume, bool adopt, struct error *error);
+/* Starts journal (and its thread). Reads and resets the clean mark: *clean tells how the last session ended, *same_boot whether the kernel is still the same. */
+int volume_start_journal(struct volume *volume, void (*wake)(void *), void *context, bool *clean, bool *same_boot,
+			 struct error *error);
+/* Stops the journal if started; mark_clean as journal_close. Closes everything, releases the lock. NULL is fine. */
+void volume_close(struct volume *volume, bool mark_clean);
+
+const struct volume_config *volume_config(const struct volume *volume);
+const char *volume_state_path(const struct volume *volume);
+int volume_state_fd(const struct volume *volume);
+int volume_spool_fd(const struct volume *volume);
+struct db *volume_db(struct volume *volume);
+struct backing *volume_backing(struct volume *volume);     /* NULL before volume_open_backing */
+struct node_table *volume_nodes(struct volume *volume);
+struct journal *volume_journal(struct volume *volume);     /* NULL before volume_start_journal */
+struct chunk_cache *volume_chunk_cache(struct volume *volume);
+struct remote *volume_remote(struct volume *volume);       /* set by the engine */
+void volume_set_remote(struct volume *volume, struct remote *remote);
+/* O_RDONLY|O_NOATIME descriptor of the live file with that catalogue number, or -1: history reads unchanged chunks from it (I25). */
+int volume_open_live(struct volume *volume, int64_t ino);
+
+/* Process that holds the lock of a volume's state directory, 0 if none. */
+int volume_lock_holder(const struct volume_config *config);
+
+#endif
