@@ -113,7 +113,7 @@ static inline struct shard *journal_shard(struct journal *journal, const struct 
 	return &journal->shards[((uintptr_t)node >> 7) % JOURNAL_SHARDS];
 }
 
-/* --- journal.c */
+/* --- dirt.c */
 /* The frozen part, if a cut is being sealed and this inode belongs to it. node->lock held. First toucher moves it (journal.h). */
 struct dirt *journal_frozen(struct journal *journal, struct node *node);
 struct dirt *dirt_new(struct journal *journal, struct node *node);
@@ -127,8 +127,7 @@ void dirt_mark_names_unflushed(struct dirt *dirt); /* node->lock held */
 void dirt_free_frozen(struct journal *journal, struct dirt *dirt); /* saved bytes, attributes, descriptor; node->lock held */
 struct dirty_name *dirt_find_name(const struct dirt *dirt, const char *name, size_t length);
 bool dirt_insert_name(struct dirt *dirt, struct dirty_name *entry); /* false: no memory for the first table */
-/* Wakes the pipeline if this is the first change since the cut. */
-void journal_first_change(struct journal *journal);
+void dirt_remove_name(struct journal *journal, struct dirt *dirt, struct dirty_name *entry); /* and frees it */
 
 /* --- cut.c: saving (I4). node->lock held, `frozen` not read_done. They set the abandon flag when they can't. */
 void frozen_capture(struct journal *journal, struct dirt *frozen);
