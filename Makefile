@@ -79,7 +79,8 @@ link = $(Q)$(CC) $(BASE_CFLAGS) $(CFLAGS) $(BASE_LDFLAGS) $(LDFLAGS) -o $@ $(1)
 CACHE_SRC := $(sort $(wildcard cache/*.c cache/base/*.c))
 SYNC_SRC := $(sort $(wildcard sync/*.c))
 FS_SRC := $(sort $(wildcard fs/*.c))
-TESTLIB_SRC := $(sort $(wildcard tests/lib/*.c))
+EXERCISE_SRC := $(sort $(wildcard tests/lib/*_exercise.c))
+TESTLIB_SRC := $(filter-out $(EXERCISE_SRC),$(sort $(wildcard tests/lib/*.c)))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 objects = $(patsubst %.c,$(OBJ)/%.o,$(1))
@@ -90,6 +91,7 @@ SYNC_LIB := $(BUILD)/libsync.a
 FS_LIB := $(BUILD)/libfs.a
 TEST_LIB := $(BUILD)/libtest.a
 UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
+EXERCISE_BIN := $(patsubst tests/lib/%.c,$(BUILD)/lib/%,$(EXERCISE_SRC))
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 PROGRAM := $(if $(filter fs/main.c,$(FS_SRC)),$(BUILD)/yester)
 
@@ -162,6 +164,12 @@ $(BUILD)/unit/test_%: $(OBJ)/tests/unit/test_%.o $(TEST_LIB) $(SYNC_LIB) $(CACHE
 	@mkdir -p $(@D)
 	$(call link,$^ $(CORE_LIBS) -lcmocka)
 
+# A program that scripts drive, to reach one module without the rest of yester.
+$(BUILD)/lib/%_exercise: $(OBJ)/tests/lib/%_exercise.o $(SYNC_LIB) $(CACHE_LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(call link,$^ $(CORE_LIBS))
+
 # A fuzz target is one file with LLVMFuzzerTestOneInput; replay.c gives it a main that feeds it files.
 $(BUILD)/fuzz/fuzz_%: $(OBJ)/tests/fuzz/fuzz_%.o $(OBJ)/tests/fuzz/replay.o $(TEST_LIB) $(SYNC_LIB) $(CACHE_LIB)
 	$(call say,LINK,$@)
@@ -170,7 +178,7 @@ $(BUILD)/fuzz/fuzz_%: $(OBJ)/tests/fuzz/fuzz_%.o $(OBJ)/tests/fuzz/replay.o $(TE
 
 # ---- tests
 
-unit: $(UNIT_BIN)
+unit: $(UNIT_BIN) $(EXERCISE_BIN)
 fuzz: $(FUZZ_BIN)
 
 check: unit
@@ -206,4 +214,4 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(CACHE_SRC) $(SYNC_SRC) $(FS_SRC) $(TESTLIB_SRC) $(UNIT_SRC) $(FUZZ_SRC) \
-tests/fuzz/replay.c)
+$(EXERCISE_SRC) tests/fuzz/replay.c)
