@@ -195,7 +195,7 @@ static int check_header(int fd, uint64_t length, const char *what, struct error 
 	if (page == 1)
 		page = 65536;
 	if (page < 512 || (page & (page - 1)) || header[18] != 1 || header[19] != 1 || header[20] != 0 ||
-	    (uint64_t)page * pages != length)
+	    header[59] != 1 /* UTF-8 */ || (uint64_t)page * pages != length)
 		return error_set(error, ERR_CORRUPT, 0, "%s: bad database image header", what);
 	return 0;
 }
