@@ -99,7 +99,7 @@ PROGRAM := $(if $(filter fs/main.c,$(FS_SRC)),$(BUILD)/yester)
 .SECONDARY:
 .DELETE_ON_ERROR:
 
-all: $(PROGRAM) $(if $(PROGRAM),,$(call objects,$(CACHE_SRC) $(SYNC_SRC) $(FS_SRC)))
+all: $(PROGRAM) $(if $(FAILPOINTS),$(EXERCISE_BIN)) $(if $(PROGRAM),,$(call objects,$(CACHE_SRC) $(SYNC_SRC) $(FS_SRC)))
 
 # ---- compile and link
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A reverse proxy in front of a test's S3 server: passes bytes through, logs each request, and does harm on demand.
 
-  proxy.py start DIR TARGET     TARGET: http://127.0.0.1:PORT. Returns when the proxy listens; DIR/url holds its URL.
+  proxy.py start DIR TARGET [PEM]   TARGET: http://127.0.0.1:PORT. Returns when the proxy listens; DIR/url holds its URL.
+                                With a file that holds a key and a certificate it speaks TLS.
   proxy.py stop DIR
   proxy.py set DIR MODE [OPTION...]
   proxy.py count DIR [METHOD]   requests that the server answered, or tried to, so far (of this method)
@@ -10,7 +11,7 @@
 DIR/control is read at each request: a mode, and options that say which requests it concerns; all others pass.
   pass           500 502 503    answered so, without asking the server
   403            an <Error> AccessDenied
-  expired        400 ExpiredToken unless the session token is the one in DIR/token
+  expired=KEY    400 ExpiredToken unless signed with access key KEY
   region=NAME    400 AuthorizationHeaderMalformed unless signed for region NAME
   redirect=NAME  301 with x-amz-bucket-region, unless signed for region NAME
   reset          the connection is reset
@@ -31,6 +32,7 @@ import os
 import random
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -124,9 +126,13 @@ def with_reset(sock):
 
 
 class Proxy:
-    def __init__(self, directory, target):
+    def __init__(self, directory, target, pem=None):
         self.directory = directory
         self.target = target
+        self.tls = None
+        if pem:
+            self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.tls.load_cert_chain(pem)
         self.lock = threading.Lock()
         self.control_id = None
         self.matched = 0
@@ -162,13 +168,6 @@ class Proxy:
             return "pass"
         return words[0]
 
-    def token(self):
-        try:
-            with open(self.path("token")) as file:
-                return file.read().strip()
-        except FileNotFoundError:
-            return ""
-
     def log(self, method, url, status, up, down, mode):
         line = f"{method} {url} {status} {up} {down} {mode}\n".encode("utf-8", "replace")
         fd = os.open(self.path("log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -194,13 +193,14 @@ class Proxy:
         name, _, value = mode.partition("=")
         scope = header(head, "authorization").partition("Credential=")[2].split("/")
         region = scope[2] if len(scope) > 2 else ""
+        access_key = scope[0]
         if mode in ("500", "502"):
             return int(mode), self.answer(mode, "<html>trouble</html>", "text/html")
         if mode == "503":
             return 503, self.answer(503, self.error("SlowDown"))
         if mode == "403":
             return 403, self.answer(403, self.error("AccessDenied"))
-        if mode == "expired" and header(head, "x-amz-security-token") != self.token():
+        if name == "expired" and access_key != value:
             return 400, self.answer(400, self.error("ExpiredToken"))
         if name == "region" and region != value:
             return 400, self.answer(400, self.error("AuthorizationHeaderMalformed", f"<Region>{value}</Region>"))
@@ -216,9 +216,11 @@ class Proxy:
     # ---- one connection
 
     def serve(self, sock):
-        client = Stream(sock)
         upstream = None
         try:
+            if self.tls:
+                sock = self.tls.wrap_socket(sock, server_side=True)
+            client = Stream(sock)
             if self.control()[0][0] == "refuse":
                 with_reset(sock)
                 return
@@ -329,14 +331,14 @@ class Proxy:
         return upstream
 
 
-def run(directory, target):
+def run(directory, target, pem=None):
     host, port = target.removeprefix("http://").rstrip("/").split(":")
-    proxy = Proxy(directory, (host, int(port)))
+    proxy = Proxy(directory, (host, int(port)), pem)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     listener.listen(256)
     with open(os.path.join(directory, "url.new"), "w") as file:
-        file.write(f"http://127.0.0.1:{listener.getsockname()[1]}\n")
+        file.write(f"{'https' if pem else 'http'}://127.0.0.1:{listener.getsockname()[1]}\n")
     os.rename(os.path.join(directory, "url.new"), os.path.join(directory, "url"))
     print("ready", flush=True)
     while True:
@@ -345,10 +347,10 @@ def run(directory, target):
         threading.Thread(target=proxy.serve, args=(sock,), daemon=True).start()
 
 
-def start(directory, target):
+def start(directory, *arguments):
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, "out"), "w") as errors:
-        child = subprocess.Popen([sys.executable, __file__, "run", directory, target], stdin=subprocess.DEVNULL,
+        child = subprocess.Popen([sys.executable, __file__, "run", directory, *arguments], stdin=subprocess.DEVNULL,
                                  stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
     if child.stdout.readline() != b"ready\n":
         sys.exit(f"proxy.py: did not start; see {directory}/out")
@@ -388,10 +390,10 @@ def main(arguments):
     if len(arguments) < 2:
         sys.exit(__doc__)
     verb, directory, rest = arguments[0], arguments[1], arguments[2:]
-    if verb == "start" and len(rest) == 1:
-        start(directory, rest[0])
-    elif verb == "run" and len(rest) == 1:
-        run(directory, rest[0])
+    if verb == "start" and len(rest) in (1, 2):
+        start(directory, *rest)
+    elif verb == "run" and len(rest) in (1, 2):
+        run(directory, *rest)
     elif verb == "stop":
         stop(directory)
     elif verb == "set" and rest:

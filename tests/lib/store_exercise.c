@@ -8,7 +8,7 @@
  *   delete KEY            probe                      fill PREFIX COUNT [THREADS]   objects of their own name
  *   drain PREFIX          deletes what is listed     counts                  put/get/list/delete/up/down of this process
  *
- * Several commands may follow each other, separated by "then"; the first failure ends it. Options: endpoint, region, profile, addressing,
+ * Several commands may follow each other, separated by "+"; the first failure ends it. Options: endpoint, region, profile, addressing,
  * allow_http, ca_file, storage_class, server_side_encryption, proxy, create. TEXT may be empty. Exit code 0, or 1 with
  * "WORD: message" on standard error, WORD being that of error_word. SIGTERM cancels the store. */
 #include "clock.h"
@@ -176,13 +176,13 @@ static int run_all(char **words, int count, struct error *error)
 		char *command[ARGUMENTS_MAX + 1] = { NULL };
 		int n = 0;
 
-		while (from + n < count && strcmp(words[from + n], "then") != 0) {
+		while (from + n < count && strcmp(words[from + n], "+") != 0) {
 			if (n == ARGUMENTS_MAX)
 				return usage(error, words[from]);
 			command[n] = words[from + n];
 			n++;
 		}
-		rc = n ? run(command, n, error) : usage(error, "then");
+		rc = n ? run(command, n, error) : usage(error, "+");
 		from += n + 1;
 	}
 	return rc;
