@@ -80,10 +80,12 @@ static int parse_url(const char *url, struct s3_endpoint *out, struct error *err
 	length = strlen(slash);
 	while (length > 0 && slash[length - 1] == '/')
 		length--;
-	if (length >= sizeof out->base || strspn(slash, ALNUM "/-._~") < length || strstr(slash, "//") || strstr(slash, "/."))
+	if (length >= sizeof out->base || strspn(slash, ALNUM "/-._~") < length)
 		goto bad;
 	memcpy(out->base, slash, length);
 	out->base[length] = '\0';
+	if (strstr(out->base, "//") || strstr(out->base, "/."))
+		goto bad;
 	return 0;
 bad:
 	/* Not the URL itself: somebody may have written a password into it. */
