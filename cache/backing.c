@@ -168,7 +168,7 @@ static int resolve(struct backing *backing, const struct node_key *key)
 {
 	if (node_key_equal(key, &backing->root_key))
 		return reopen_fd(backing->root_fd, O_PATH);
-	if (node_key_type(key) != NODE_KEY_NO_HANDLE || !backing->resolve)
+	if (!backing->resolve)
 		return -ESTALE;
 	return backing->resolve(backing->resolve_context, key);
 }
@@ -193,6 +193,9 @@ static int reopen(struct backing *backing, struct node *node, const struct node_
 {
 	int held, fd;
 
+	/* What lies on another mount may be looked at, not read. */
+	if (node_key_type(key) == NODE_KEY_FOREIGN && !(flags & O_PATH))
+		return -EACCES;
 	for (;;) {
 		held = node ? atomic_load(&node->held_fd) : -1;
 		fd = held >= 0 ? reopen_fd(held, flags) : reopen_key_once(backing, key, flags);

@@ -66,7 +66,8 @@ void backing_fd_drop(struct backing *backing, struct node *node);
 void backing_fd_drop_id(void *context, uint64_t nodeid);
 /* Descriptors in the cache, for tests. */
 size_t backing_fd_count(struct backing *backing);
-/* A descriptor of its own with open(2) flags (no O_CREAT; O_NOATIME where permitted). Or -errno. */
+/* A descriptor of its own with open(2) flags (no O_CREAT; O_NOATIME where permitted). Or -errno (-EACCES: of another mount,
+ * and not O_PATH). */
 int backing_reopen(struct backing *backing, struct node *node, int flags);
 int backing_reopen_key(struct backing *backing, const struct node_key *key, int flags);
 /* Before the last name may go: makes node->held_fd so that the inode stays reachable. 0 or -errno. */

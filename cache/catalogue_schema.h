@@ -117,7 +117,7 @@
  *                  its content is in none yet. racy: ctime was within the timestamp granularity of the capture: compares as different.
  *   journal_*      changed extents and names, by epoch (journal.h)
  *   unsettled      I9, I10. epoch: the newest in which the inode was recorded.
- *   backlog_*      what a rescan found, waiting to be imported (rescan.h)
+ *   backlog_*      what a rescan found, waiting to be imported (rescan.h); types are S_IFMT bits, 0: not known
  *   spool          objects on their way: state 0 spooled, 1 attempted, 2 acknowledged (packs) / confirmed (records)
  *   distrusted     packs that failed a read (I21)
  *   undo_*         what a version not yet confirmed overwrote, so that catalogue_rollback can take it back. undo_pin.seq: NULL when
@@ -133,10 +133,10 @@
 	"CREATE TABLE journal_name(dir BLOB NOT NULL, name BLOB NOT NULL, epoch INTEGER NOT NULL, child BLOB, child_type INTEGER, "        \
 	"PRIMARY KEY(dir, name, epoch)) STRICT, WITHOUT ROWID;"                                                        \
 	"CREATE TABLE unsettled(key BLOB PRIMARY KEY, epoch INTEGER NOT NULL) STRICT, WITHOUT ROWID;"                  \
-	"CREATE TABLE backlog_inode(num INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, bytes INTEGER NOT NULL) "       \
-	"STRICT;"                                                                                                      \
+	"CREATE TABLE backlog_inode(num INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, bytes INTEGER NOT NULL, "       \
+	"type INTEGER NOT NULL DEFAULT 0) STRICT;"                                                                     \
 	"CREATE TABLE backlog_name(num INTEGER PRIMARY KEY, dir BLOB NOT NULL, name BLOB NOT NULL, child BLOB, "       \
-	"UNIQUE(dir, name)) STRICT;"                                                                                   \
+	"child_type INTEGER NOT NULL DEFAULT 0, UNIQUE(dir, name)) STRICT;"                                            \
 	"CREATE TABLE spool(object TEXT PRIMARY KEY, seq INTEGER NOT NULL, kind INTEGER NOT NULL, file TEXT NOT NULL, " \
 	"size INTEGER NOT NULL, hash BLOB NOT NULL, state INTEGER NOT NULL) STRICT;"                                   \
 	"CREATE INDEX spool_seq ON spool(seq);"                                                                        \

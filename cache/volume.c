@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "io.h"
 #include "log.h"
+#include "rescan.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -266,6 +267,7 @@ static int attach_nodes(struct volume *volume, struct error *error)
 	if (result != 0)
 		return error_errno(error, -result, "cannot identify the directory %s", volume->config->directory);
 	node_table_on_free(volume->nodes, backing_fd_drop_id, volume->backing);
+	backlog_attach(volume);
 	volume->root = node_get(volume->nodes, &key, st.st_mode, fd);
 	close(fd);
 	return volume->root ? ERR_OK : no_memory(error);

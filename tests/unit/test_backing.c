@@ -445,7 +445,7 @@ static int as_user(void)
 	CHECK(node_key_type(&bind) == NODE_KEY_FOREIGN);
 	CHECK(backing_identify(backing, backing_root_fd(backing), "d", &key, &st, NULL) == 0);
 	CHECK(node_key_type(&key) == NODE_KEY_NO_HANDLE && !node_key_equal(&key, &bind));
-	CHECK(backing_reopen_key(backing, &bind, O_RDONLY) == -ESTALE);
+	CHECK(backing_reopen_key(backing, &bind, O_RDONLY) == -EACCES);
 	backing_close(backing);
 	node_table_free(table);
 	return 0;

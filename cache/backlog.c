@@ -1,0 +1,171 @@
+#include "rescan.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BATCH 500
+
+int backlog_counts(struct db_conn *conn, uint64_t *inodes, uint64_t *bytes, uint64_t *names)
+{
+	sqlite3_stmt *stmt;
+	int rc = db_step(conn, NULL,
+			 "SELECT count(*), coalesce(sum(bytes), 0), (SELECT count(*) FROM backlog_name) FROM backlog_inode", "");
+
+	if (rc != 1)
+		return rc < 0 ? rc : ERR_FAILED;
+	stmt = db_last(conn);
+	*inodes = (uint64_t)sqlite3_column_int64(stmt, 0);
+	*bytes = (uint64_t)sqlite3_column_int64(stmt, 1);
+	*names = (uint64_t)sqlite3_column_int64(stmt, 2);
+	db_reset(stmt);
+	return 0;
+}
+
+/* A row of either table. */
+struct row {
+	int64_t num;
+	mode_t type; /* of the inode, of the child */
+	struct node_key key, child; /* inode, or directory and child (length 0: absent) */
+	char name[256];             /* "": an inode row */
+};
+
+static int read_key(sqlite3_stmt *stmt, int column, struct node_key *key)
+{
+	int length = sqlite3_column_bytes(stmt, column);
+
+	memset(key, 0, sizeof *key);
+	if (length > NODE_KEY_MAX)
+		return ERR_CORRUPT;
+	if (length > 0)
+		memcpy(key->bytes, sqlite3_column_blob(stmt, column), (size_t)length);
+	key->length = (uint8_t)length;
+	return 0;
+}
+
+/* Columns: num, key, type, name, child. The number of rows, or enum err. */
+static int read_rows(struct volume *volume, const char *sql, int64_t after, struct row *rows, struct error *error)
+{
+	struct db_conn *conn;
+	int count = 0, rc = db_read_begin(volume_db(volume), &conn, error);
+
+	if (rc < 0)
+		return rc;
+	rc = db_step(conn, error, sql, "ii", after, (int64_t)BATCH);
+	while (rc == 1) {
+		sqlite3_stmt *stmt = db_last(conn);
+		struct row *row = &rows[count++];
+		int length = sqlite3_column_bytes(stmt, 3);
+
+		memset(row, 0, sizeof *row);
+		row->num = sqlite3_column_int64(stmt, 0);
+		row->type = (mode_t)sqlite3_column_int64(stmt, 2);
+		if (length >= (int)sizeof row->name || read_key(stmt, 1, &row->key) < 0 || read_key(stmt, 4, &row->child) < 0) {
+			rc = error_set(error, ERR_CORRUPT, 0, "the backlog is damaged");
+			break;
+		}
+		if (length > 0)
+			memcpy(row->name, sqlite3_column_blob(stmt, 3), (size_t)length);
+		rc = db_next(conn, stmt, error);
+	}
+	db_read_end(volume_db(volume), conn);
+	return rc < 0 ? rc : count;
+}
+
+/* Keys without handle: the node must come to a descriptor while the backlog still says where the inode is. Returns the node, to be kept until the journal has its
+ * own reference; NULL: not needed, not possible, or the inode is gone. Completes *type. */
+static struct node *reach(struct volume *volume, const struct node_key *key, mode_t *type)
+{
+	struct node *node = NULL;
+	struct stat st;
+	int fd;
+
+	if (node_key_type(key) >= 0 && *type)
+		return NULL;
+	fd = backing_reopen_key(volume_backing(volume), key, O_PATH | O_NOFOLLOW);
+	if (fd < 0)
+		return NULL;
+	if (fstat(fd, &st) == 0) {
+		*type = st.st_mode & S_IFMT;
+		node = node_get(volume_nodes(volume), key, *type, fd);
+	}
+	close(fd);
+	return node;
+}
+
+static int note(struct volume *volume, struct row *row)
+{
+	bool is_inode = row->name[0] == '\0';
+	struct node *node = NULL;
+	int rc = 0;
+
+	if (is_inode || row->child.length > 0)
+		node = reach(volume, is_inode ? &row->key : &row->child, &row->type);
+	/* Type unknown and not to be found: the inode is gone. */
+	if (is_inode && row->type)
+		rc = journal_note_inode(volume_journal(volume), &row->key, row->type, S_ISREG(row->type));
+	else if (!is_inode && (row->type || row->child.length == 0))
+		rc = journal_note_name(volume_journal(volume), &row->key, row->name, row->child.length ? &row->child : NULL,
+				       row->type);
+	node_put(volume_nodes(volume), node);
+	return rc;
+}
+
+static int note_all(struct volume *volume, const char *sql, int64_t *last, struct error *error)
+{
+	struct row *rows = malloc(BATCH * sizeof *rows);
+	int count, rc = 0;
+
+	*last = 0;
+	if (!rows)
+		return error_errno(error, ENOMEM, "cannot take over what the scan found");
+	do {
+		count = read_rows(volume, sql, *last, rows, error);
+		for (int i = 0; i < count && rc == 0; i++) {
+			rc = note(volume, &rows[i]);
+			if (rc < 0)
+				rc = error_errno(error, -rc, "cannot take over what the scan found");
+		}
+		if (count > 0)
+			*last = rows[count - 1].num;
+	} while (rc == 0 && count == BATCH);
+	free(rows);
+	return rc < 0 ? rc : count < 0 ? count : 0;
+}
+
+static int forget(struct volume *volume, int64_t last_inode, int64_t last_name, struct error *error)
+{
+	struct db_conn *conn;
+	int rc = db_begin(volume_db(volume), false, &conn, error);
+
+	if (rc < 0)
+		return rc;
+	rc = db_step(conn, error, "DELETE FROM backlog_inode WHERE num<=?", "i", last_inode);
+	if (rc == 0)
+		rc = db_step(conn, error, "DELETE FROM backlog_name WHERE num<=?", "i", last_name);
+	if (rc < 0) {
+		db_rollback(volume_db(volume));
+		return rc;
+	}
+	return db_commit(volume_db(volume), error);
+}
+
+int backlog_to_journal(struct volume *volume, struct error *error)
+{
+	int64_t last_inode, last_name = 0;
+	int rc = note_all(volume, "SELECT num, key, type, NULL, NULL FROM backlog_inode WHERE num>? ORDER BY num LIMIT ?",
+			  &last_inode, error);
+
+	if (rc == 0)
+		rc = note_all(volume,
+			      "SELECT num, dir, child_type, name, child FROM backlog_name WHERE num>? ORDER BY num LIMIT ?",
+			      &last_name, error);
+	/* The journal's rows are written before these go: a crash between finds both, which is harmless. */
+	if (rc == 0)
+		rc = journal_flush(volume_journal(volume), error);
+	return rc < 0 ? rc : forget(volume, last_inode, last_name, error);
+}
