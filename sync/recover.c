@@ -264,13 +264,13 @@ int checkpoint_fetch(struct store *store, const struct master *master, const str
 	if (rc < 0)
 		return rc;
 	if (!want.found)
-		return error_set(error, ERR_ABSENT, 0, "%s: not in %s", key, store->url);
+		return error_set(error, ERR_ABSENT, 0, "%s: it is not in %s", key, store->url);
 	rc = object_fetch(store, key, want.size, tmp_dir, &fd, error);
 	if (rc)
 		return rc;
 	rc = object_hash(fd, want.size, hash, error);
 	if (!rc && memcmp(hash, base->hash, SHA256_BYTES) != 0) /* I18 */
-		rc = error_set(error, ERR_CORRUPT, 0, "%s: damaged: its hash is not the one in the log", key);
+		rc = error_set(error, ERR_CORRUPT, 0, "%s: its hash is not the one in the log", key);
 	if (!rc) {
 		rc = checkpoint_read(master, fd, want.size, base->seq, base->rand, tmp_dir, image_fd, image_length, error);
 		if (rc && error)
@@ -303,6 +303,14 @@ static int load_base(struct recovery *recovery, struct error *error)
 	return rc;
 }
 
+static int record_missing(int64_t seq, const struct store *store, struct error *error)
+{
+	char key[RECORD_KEY_BYTES];
+
+	record_key(key, seq);
+	return error_set(error, ERR_ABSENT, 0, "%s: it is not in %s", key, store->url);
+}
+
 /* Records base + 1 .. head out of the list, which is fetched again when it begins too late (the hint was no confirmed checkpoint). */
 static int apply_log(struct recovery *recovery, struct log_list *list, int64_t list_after, struct error *error)
 {
@@ -323,12 +331,11 @@ static int apply_log(struct recovery *recovery, struct log_list *list, int64_t l
 		list->count--;
 	first = log_list_run(list, first_seq, &missing);
 	if (first < 0 || (int64_t)(list->count - (size_t)first) != head->seq - head->base.seq)
-		return error_set(error, ERR_ABSENT, 0, "log record %lld is missing", (long long)(first < 0 ? missing : head->seq));
+		return record_missing(first < 0 ? missing : head->seq, recovery->store, error);
 	memcpy(previous, head->base.log_hash, SHA256_BYTES);
 	rc = apply_run(recovery, list->entries + first, list->count - (size_t)first, previous, error);
 	if (!rc && memcmp(previous, head->hash, SHA256_BYTES) != 0)
-		rc = error_set(error, ERR_CORRUPT, 0, "log record %lld: two different answers for one object",
-			       (long long)head->seq);
+		rc = name_record(error_set(error, ERR_CORRUPT, 0, "two different answers for one object"), head->seq, error);
 	head->header = newest;
 	return rc;
 }
@@ -400,7 +407,7 @@ int recover_catalogue(struct store *store, const struct master *master, struct d
 			rc = recover_once(&recovery, &why);
 	}
 	if (rc == ERR_ABSENT)
-		return error_set(error, ERR_CORRUPT, 0, "%s: damaged: %s", store->url, why.message);
+		rc = ERR_CORRUPT;
 	return rc ? error_set(error, rc, why.sys_errno, "%s", why.message) : 0;
 }
 
@@ -434,8 +441,7 @@ static int follow_list(struct recovery *recovery, const struct log_list *list, i
 	ssize_t first = log_list_run(list, head + 1, &missing);
 
 	if (first < 0)
-		return error_set(error, ERR_ABSENT, 0, "%s: log record %lld is missing", recovery->store->url,
-				 (long long)missing);
+		return record_missing(missing, recovery->store, error);
 	size_t count = list->count - (size_t)first;
 	if (!count)
 		return 0;

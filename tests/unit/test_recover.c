@@ -235,7 +235,7 @@ static void test_hostile_log(void **state)
 	sample_open(&sample, true);
 	add_versions(&sample, 5);
 	rename_object(&sample, k3, "log/aside");
-	expect_refused(&sample, "dropped", "record 3");
+	expect_refused(&sample, "dropped", k3);
 	rename_object(&sample, k4, k3);
 	rename_object(&sample, "log/aside", k4);
 	expect_refused(&sample, "swapped", k3);
