@@ -1,0 +1,62 @@
+/* fs: speaks FUSE and to the person; knows no S3.
+ *
+ * How data flows. A verb (cmd_*.c) runs in the program that the person started. `mount` forks the daemon (mount.c): it opens the volume and its backing tree, starts
+ * the engine, mounts, and serves requests (session.c) until the mount goes away; control.c answers the other verbs over a socket. A request becomes a call on the
+ * backing tree inside a mutation of the journal (ops_*.c), or, below `.snapshots`, a read of the catalogue and of history (snap*.c).
+ *
+ *   main, cmd.h, cmd_*.c   the verbs, one file each
+ *   mount_options mount_point   what `-o` says; mountinfo, whether a place can be mounted on, unmounting
+ *   mount        life of the daemon: fork, open, mount, serve, drain, close
+ *   session      the table of FUSE operations, what is asked of the kernel, the loop
+ *   control control_client      the socket between the daemon and the other verbs; status_json: what `status` says
+ *   inode        node numbers of the kernel and nodes of the cache; entries, forget, getattr
+ *   handle       open files and directories
+ *   identity     acting as the caller
+ *   reply        errors to errno; answers that must be undone when they did not arrive
+ *   ops_*        the operations on the live tree: lookup dir name file data attr xattr
+ *   snap_node snapdir snap_list snap_read snap_access   `.snapshots`
+ *
+ * Threads: libfuse's workers run the operations. What may wait long (fsync; reading history) runs in two pools of threads and answers from there, so that no live operation waits for the
+ * network (promise 1). Signals are taken by a thread of mount.c. Locks of fs are leaves: nothing of cache/ is called under them. */
+#ifndef YESTER_FS_H
+#define YESTER_FS_H
+
+#include "engine.h"
+#include "volume.h"
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdbool.h>
+
+#define FS_SNAPSHOTS ".snapshots"
+#define FS_MAX_WRITE (1 << 20)
+#define FS_SLICE_BYTES (INT64_C(8) << 20) /* I1 */
+/* Seconds that the kernel may use what we told it of the live tree: others may change the backing directory under our feet. */
+#define FS_TIMEOUT 1.0
+
+struct handle;
+struct pool;
+struct snap_table;
+
+struct fs { /* one per mount; constant while the session runs, but for what says otherwise */
+	struct volume *volume;
+	struct backing *backing;
+	struct node_table *nodes;
+	struct journal *journal;
+	struct fuse_session *session;
+	struct pool *sync_pool;    /* fsync, O_SYNC writes */
+	struct pool *history_pool; /* opening and reading files of a version */
+	struct snap_table *snaps;
+	bool snapdir_visible;
+	uid_t owner;               /* of the volume's root at mount: `.snapshots` belongs to it */
+	gid_t group;
+	pthread_mutex_t handles_lock;
+	struct handle *handles;    /* all open ones; handles_lock */
+};
+
+static inline struct fs *fs_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+#endif

@@ -1,0 +1,138 @@
+#include "identity.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define CAP_BIT(cap) (UINT64_C(1) << (cap))
+#define CALLER_ROOT(uid) ((uid) == 0 || (uid) == (uid_t)-1) /* -1: the kernel itself (write-back) */
+
+static bool switches, has_umask;
+static uint64_t permitted;
+static _Thread_local bool own_umask; /* this thread's umask is its own */
+
+static bool caps_read(uint64_t *effective_out, uint64_t *permitted_out)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+	if (syscall(SYS_capget, &header, data) != 0)
+		return false;
+	*effective_out = data[0].effective | (uint64_t)data[1].effective << 32;
+	*permitted_out = data[0].permitted | (uint64_t)data[1].permitted << 32;
+	return true;
+}
+
+static void caps_set_effective(uint64_t effective)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2] = {
+		{.effective = (uint32_t)effective, .permitted = (uint32_t)permitted},
+		{.effective = (uint32_t)(effective >> 32), .permitted = (uint32_t)(permitted >> 32)},
+	};
+	/* Of our own, and no more than permitted: only a security module could refuse it; going on with the wrong ones is no way out. */
+	if (syscall(SYS_capset, &header, data) != 0)
+		abort();
+}
+
+void identity_init(void)
+{
+	uint64_t effective;
+	uint64_t need = CAP_BIT(CAP_SETUID) | CAP_BIT(CAP_SETGID) | CAP_BIT(CAP_DAC_OVERRIDE) |
+			CAP_BIT(CAP_DAC_READ_SEARCH) | CAP_BIT(CAP_FSETID) | CAP_BIT(CAP_FOWNER) | CAP_BIT(CAP_CHOWN);
+	has_umask = unshare(CLONE_FS) == 0;
+	switches = geteuid() == 0 && caps_read(&effective, &permitted) && (effective & permitted & need) == need;
+}
+
+bool identity_has_umask(void)
+{
+	return has_umask;
+}
+
+bool identity_switches(void)
+{
+	return switches;
+}
+
+static void switch_to(struct identity *identity, uid_t uid, gid_t gid, uint64_t without)
+{
+	syscall(SYS_setfsgid, gid);
+	syscall(SYS_setfsuid, uid);
+	caps_set_effective(permitted & ~(without | CAP_BIT(CAP_SYS_RESOURCE)));
+	identity->switched = true;
+}
+
+void identity_enter_create(struct identity *identity, fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	identity->switched = false;
+	if (has_umask && !own_umask)
+		own_umask = unshare(CLONE_FS) == 0;
+	if (own_umask)
+		umask(ctx->umask);
+	if (!switches)
+		return;
+	if (!CALLER_ROOT(ctx->uid))
+		switch_to(identity, ctx->uid, ctx->gid, 0);
+	else if (ctx->gid != 0 && ctx->gid != (gid_t)-1) {
+		syscall(SYS_setfsgid, ctx->gid);
+		identity->switched = true;
+	}
+}
+
+void identity_enter_write(struct identity *identity, fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	identity->switched = false;
+	if (switches && !CALLER_ROOT(ctx->uid))
+		switch_to(identity, ctx->uid, ctx->gid, 0);
+}
+
+void identity_enter_clear(struct identity *identity, fuse_req_t req, const struct stat *st)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	identity->switched = false;
+	if (!switches || CALLER_ROOT(ctx->uid))
+		return;
+	bool set_id = S_ISREG(st->st_mode) && (st->st_mode & (S_ISUID | S_ISGID));
+	/* The backing filesystem asks whether the thread is in the file's group: a thread has one group only, so it is that one, if the caller is in it. */
+	gid_t gid = set_id && identity_in_group(req, st->st_gid) ? st->st_gid : ctx->gid;
+	switch_to(identity, ctx->uid, gid, set_id ? CAP_BIT(CAP_FSETID) : 0);
+}
+
+void identity_leave(struct identity *identity)
+{
+	if (!identity->switched)
+		return;
+	int saved = errno;
+	syscall(SYS_setfsuid, 0); /* puts the capabilities of the filesystem back, those that the switch took away */
+	syscall(SYS_setfsgid, 0);
+	caps_set_effective(permitted);
+	identity->switched = false;
+	errno = saved;
+}
+
+bool identity_in_group(fuse_req_t req, gid_t gid)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	if (ctx->gid == gid)
+		return true;
+	gid_t few[64], *list = few;
+	int room = 64, count = fuse_req_getgroups(req, room, list);
+	if (count > room) {
+		list = malloc((size_t)count * sizeof(gid_t));
+		if (!list)
+			return false;
+		room = count;
+		count = fuse_req_getgroups(req, room, list);
+	}
+	bool found = false;
+	for (int i = 0; i < count && i < room && !found; i++)
+		found = list[i] == gid;
+	if (list != few)
+		free(list);
+	return found;
+}

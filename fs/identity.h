@@ -1,0 +1,40 @@
+/* identity: doing one system call as the process that asked for it, when the daemon is root.
+ *
+ * The kernel has checked every permission with the caller's own groups (default_permissions) before a request reaches us, so that nothing is left for us to refuse; what is left is what the backing
+ * filesystem takes from the thread that does the call:
+ *   - a new inode belongs to the thread's fsuid and fsgid; its mode is cut by the thread's umask unless the directory has a default ACL
+ *   - space: quotas, and the blocks that ext4 keeps for root (fsuid 0 or CAP_SYS_RESOURCE)
+ *   - set-id bits: a thread without CAP_FSETID loses them when it truncates
+ * All of it is per thread in the kernel, though glibc pretends otherwise: hence raw system calls. Supplementary groups don't arrive with a request; so the capabilities that stand
+ * in for them (CAP_DAC_OVERRIDE for directories that only a group may write, CAP_FSETID for set-group-id of such a group) are put back after the switch,
+ * which clears them (capabilities(7), "Effect of user ID changes on capabilities").
+ *
+ * Not root, or root without CAP_SETUID and CAP_SETGID: everything is done as the daemon's user; only the umask is the caller's. */
+#ifndef YESTER_IDENTITY_H
+#define YESTER_IDENTITY_H
+
+#include "fs.h"
+
+#include <sys/stat.h>
+
+struct identity { bool switched; };
+
+/* Reads what this process may do. Once, before threads start. */
+void identity_init(void);
+/* True when calls are done as the caller. */
+bool identity_switches(void);
+/* True when a thread can have a umask of its own (some containers forbid unshare(2)); else the kernel must apply the caller's, and a default ACL is cut by it. */
+bool identity_has_umask(void);
+
+/* Around the one call that makes an inode. May change errno in enter; leave keeps it. */
+void identity_enter_create(struct identity *identity, fuse_req_t req);
+/* Around a call that takes space (write, fallocate, growing truncation, copy). */
+void identity_enter_write(struct identity *identity, fuse_req_t req);
+/* Around open with O_TRUNC and around setting an ACL of a file with that stat: for these the kernel leaves the clearing of set-id bits to us. */
+void identity_enter_clear(struct identity *identity, fuse_req_t req, const struct stat *st);
+void identity_leave(struct identity *identity);
+
+/* The caller is in that group. */
+bool identity_in_group(fuse_req_t req, gid_t gid);
+
+#endif

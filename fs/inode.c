@@ -1,0 +1,208 @@
+#include "inode.h"
+
+#include "backing.h"
+#include "reply.h"
+#include "snapdir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+/* stdio and cp write in pieces of st_blksize: larger ones cost fewer requests. */
+#define PRESENTED_BLKSIZE 65536
+
+struct node *inode_get(struct fs *fs, fuse_ino_t ino)
+{
+	return node_by_id(fs->nodes, ino);
+}
+
+int place_get(struct fs *fs, fuse_ino_t ino, struct place *out)
+{
+	*out = (struct place){.fd = -1};
+	if (inode_is_snap(ino))
+		return -EROFS;
+	struct node *node = inode_get(fs, ino);
+	if (!node)
+		return -ESTALE;
+	int fd = backing_fd_get(fs->backing, node);
+	if (fd < 0) {
+		node_put(fs->nodes, node);
+		return fd;
+	}
+	*out = (struct place){.node = node, .fd = fd};
+	return 0;
+}
+
+int place_get_own(struct fs *fs, fuse_ino_t ino, struct place *out)
+{
+	int rc = place_get(fs, ino, out);
+	if (rc == 0 && inode_is_foreign(out->node)) {
+		place_put(fs, out);
+		return -EROFS;
+	}
+	return rc;
+}
+
+void place_put(struct fs *fs, struct place *place)
+{
+	if (!place->node)
+		return;
+	backing_fd_put(fs->backing, place->node, place->fd);
+	node_put(fs->nodes, place->node);
+	*place = (struct place){.fd = -1};
+}
+
+int inode_child(struct fs *fs, int dirfd, const char *name, struct node **out, struct stat *st)
+{
+	struct node_key key;
+	struct stat found;
+	int fd = -1;
+	bool need_fd = !backing_has_handles(fs->backing);
+
+	*out = NULL;
+	int rc = backing_identify(fs->backing, dirfd, name, &key, &found, need_fd ? &fd : NULL);
+	if (rc < 0)
+		return rc;
+	*out = node_get(fs->nodes, &key, found.st_mode, fd);
+	if (fd >= 0)
+		close(fd);
+	if (!*out)
+		return -ENOMEM;
+	if (st)
+		*st = found;
+	return 0;
+}
+
+void inode_present(struct stat *st)
+{
+	if (S_ISREG(st->st_mode))
+		st->st_blksize = PRESENTED_BLKSIZE;
+}
+
+int inode_stat(int fd, struct stat *st)
+{
+	if (fstatat(fd, "", st, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0)
+		return -errno;
+	inode_present(st);
+	return 0;
+}
+
+void inode_entry(struct fs *fs, struct node *node, const struct stat *st, struct fuse_entry_param *entry)
+{
+	*entry = (struct fuse_entry_param){
+		.ino = node->nodeid,
+		.generation = 0, /* numbers are never used again */
+		.attr = *st,
+		.attr_timeout = FS_TIMEOUT,
+		.entry_timeout = FS_TIMEOUT,
+	};
+	inode_present(&entry->attr);
+	node_lookup_add(fs->nodes, node);
+}
+
+void inode_forget(struct fs *fs, fuse_ino_t ino, uint64_t count)
+{
+	if (inode_is_snap(ino))
+		snapdir_forget(fs, ino, count);
+	else
+		node_lookup_forget(fs->nodes, ino, count);
+}
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	if (inode_is_snap(parent)) {
+		snapdir_lookup(req, parent, name);
+		return;
+	}
+	if (strcmp(name, FS_SNAPSHOTS) == 0) {
+		snapdir_lookup_root(req, parent);
+		return;
+	}
+
+	struct place dir;
+	struct node *child = NULL;
+	struct fuse_entry_param entry;
+	struct stat st;
+	int rc = place_get(fs, parent, &dir);
+	if (rc == 0) /* a directory of another mount counts as empty */
+		rc = inode_is_foreign(dir.node) ? -ENOENT : inode_child(fs, dir.fd, name, &child, &st);
+	place_put(fs, &dir);
+	if (rc < 0) {
+		reply_result(req, rc);
+		return;
+	}
+	inode_entry(fs, child, &st, &entry);
+	reply_entry(req, &entry);
+}
+
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
+{
+	inode_forget(fs_of(req), ino, count);
+	fuse_reply_none(req);
+}
+
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		inode_forget(fs_of(req), forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	(void)fi; /* the node's own descriptor does as well, and is there for files that are unlinked but open (backing_hold) */
+	if (inode_is_snap(ino)) {
+		snapdir_getattr(req, ino);
+		return;
+	}
+
+	struct place place;
+	struct stat st;
+	int rc = place_get(fs, ino, &place);
+	if (rc == 0)
+		rc = inode_stat(place.fd, &st);
+	place_put(fs, &place);
+	if (rc < 0)
+		reply_result(req, rc);
+	else
+		fuse_reply_attr(req, &st, FS_TIMEOUT);
+}
+
+void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fs *fs = fs_of(req);
+	if (inode_is_snap(ino)) {
+		snapdir_readlink(req, ino);
+		return;
+	}
+
+	char target[PATH_MAX + 1];
+	ssize_t length = 0;
+	struct place place;
+	int rc = place_get(fs, ino, &place);
+	if (rc == 0) {
+		length = readlinkat(place.fd, "", target, sizeof(target));
+		rc = length < 0 ? -errno : (size_t)length >= sizeof(target) ? -ENAMETOOLONG : 0;
+	}
+	place_put(fs, &place);
+	if (rc < 0) {
+		reply_result(req, rc);
+		return;
+	}
+	target[length] = '\0';
+	fuse_reply_readlink(req, target);
+}
+
+void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs st;
+	(void)ino; /* a version takes its space in the remote: what is below .snapshots shows the volume's numbers too */
+	if (fstatvfs(backing_root_fd(fs_of(req)->backing), &st) != 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_statfs(req, &st);
+}

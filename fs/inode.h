@@ -1,0 +1,46 @@
+/* inode: node numbers of the kernel, and nodes of the cache. Numbers with the top bit set belong to `.snapshots` (snap_node.h). Any thread.
+ * Functions that can fail return 0 or -errno. */
+#ifndef YESTER_INODE_H
+#define YESTER_INODE_H
+
+#include "fs.h"
+#include "node.h"
+
+static inline bool inode_is_snap(fuse_ino_t ino)
+{
+	return ino >> 63;
+}
+
+/* The live node with a reference (node_put), or NULL: a number that we never gave, which no kernel sends. */
+struct node *inode_get(struct fs *fs, fuse_ino_t ino);
+
+/* A live node and an O_PATH descriptor of it, for the time of one operation. */
+struct place { struct node *node; int fd; };
+/* For reading; numbers of `.snapshots` have been told apart before (-EROFS). */
+int place_get(struct fs *fs, fuse_ino_t ino, struct place *out);
+/* For changing: -EROFS also for inodes of another mount inside the tree, which is not ours (backing_identify). */
+int place_get_own(struct fs *fs, fuse_ino_t ino, struct place *out);
+void place_put(struct fs *fs, struct place *place);
+
+static inline bool inode_is_foreign(const struct node *node)
+{
+	return node_key_type(&node->key) == NODE_KEY_FOREIGN;
+}
+
+/* Name in directory to node, with a reference, and its stat (st may be NULL). */
+int inode_child(struct fs *fs, int dirfd, const char *name, struct node **out, struct stat *st);
+/* Fills *entry from the node and its stat, and turns the caller's reference into a lookup of the kernel. */
+void inode_entry(struct fs *fs, struct node *node, const struct stat *st, struct fuse_entry_param *entry);
+/* What we tell of a stat of the backing tree. */
+void inode_present(struct stat *st);
+int inode_stat(int fd, struct stat *st);
+void inode_forget(struct fs *fs, fuse_ino_t ino, uint64_t count);
+
+void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count);
+void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void op_readlink(fuse_req_t req, fuse_ino_t ino);
+void op_statfs(fuse_req_t req, fuse_ino_t ino);
+
+#endif
