@@ -1,0 +1,114 @@
+#include "ops_attr.h"
+
+#include "backing.h"
+#include "handle.h"
+#include "identity.h"
+#include "inode.h"
+#include "journal.h"
+#include "reply.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define SET_TIMES                                                                                                      \
+	(FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW)
+
+static int set_owner(int fd, const struct stat *st, int to_set)
+{
+	uid_t uid = to_set & FUSE_SET_ATTR_UID ? st->st_uid : (uid_t)-1;
+	gid_t gid = to_set & FUSE_SET_ATTR_GID ? st->st_gid : (gid_t)-1;
+	return fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 ? 0 : -errno;
+}
+
+static int set_mode(const char *path, const struct stat *st)
+{
+	return chmod(path, st->st_mode & 07777) == 0 ? 0 : -errno;
+}
+
+static int set_size(fuse_req_t req, const char *path, const struct handle *handle, off_t size)
+{
+	struct identity identity;
+	int rc;
+
+	identity_enter_write(&identity, req);
+	do
+		rc = (handle ? ftruncate(handle->fd, size) : truncate(path, size)) == 0 ? 0 : -errno;
+	while (rc == -EINTR);
+	identity_leave(&identity);
+	return rc;
+}
+
+static int set_times(int fd, const struct stat *st, int to_set)
+{
+	struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_nsec = UTIME_OMIT}};
+	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
+		times[0].tv_nsec = UTIME_NOW;
+	else if (to_set & FUSE_SET_ATTR_ATIME)
+		times[0] = st->st_atim;
+	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
+		times[1].tv_nsec = UTIME_NOW;
+	else if (to_set & FUSE_SET_ATTR_MTIME)
+		times[1] = st->st_mtim;
+	return utimensat(fd, "", times, AT_EMPTY_PATH) == 0 ? 0 : -errno;
+}
+
+/* Owner before mode: chown(2) clears set-id bits that the request may set. Times last: truncation sets them. */
+static int set_all(fuse_req_t req, const struct place *place, const struct stat *st, int to_set,
+		   const struct handle *handle)
+{
+	char path[BACKING_PROC_PATH];
+	int rc = 0;
+
+	backing_proc_path(path, place->fd);
+	if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+		rc = set_owner(place->fd, st, to_set);
+	if (rc == 0 && to_set & FUSE_SET_ATTR_MODE)
+		rc = set_mode(path, st);
+	if (rc == 0 && to_set & FUSE_SET_ATTR_SIZE)
+		rc = set_size(req, path, handle, st->st_size);
+	if (rc == 0 && to_set & SET_TIMES)
+		rc = set_times(place->fd, st, to_set);
+	return rc;
+}
+
+/* In the mutation. */
+static int record(struct mutation *mutation, const struct place *place, const struct stat *st, int to_set)
+{
+	struct stat now;
+	if (!(to_set & FUSE_SET_ATTR_SIZE))
+		return mutation_attrs(mutation, place->node);
+	int rc = inode_stat(place->fd, &now);
+	if (rc < 0)
+		return rc;
+	return mutation_data(mutation, place->node, now.st_size < st->st_size ? now.st_size : st->st_size, -1);
+}
+
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct mutation mutation;
+	struct place place;
+	struct stat after;
+
+	int rc = place_get_own(fs, ino, &place);
+	if (rc < 0) {
+		reply_result(req, rc);
+		return;
+	}
+	rc = mutation_begin(&mutation, fs->journal);
+	if (rc == 0) {
+		mutation_lock(&mutation, place.node, NULL, NULL, NULL);
+		rc = record(&mutation, &place, st, to_set);
+		if (rc == 0)
+			rc = set_all(req, &place, st, to_set, fi ? handle_of(fi) : NULL);
+		mutation_end(&mutation);
+	}
+	if (rc == 0)
+		rc = inode_stat(place.fd, &after);
+	place_put(fs, &place);
+	if (rc < 0)
+		reply_result(req, rc);
+	else
+		fuse_reply_attr(req, &after, FS_TIMEOUT);
+}

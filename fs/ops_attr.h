@@ -1,0 +1,18 @@
+/* ops_attr: changing attributes, and xattrs. Two xattrs are ours and made up: user.yester.state and user.yester.version (DESIGN section 7). */
+#ifndef YESTER_OPS_ATTR_H
+#define YESTER_OPS_ATTR_H
+
+#include "fs.h"
+
+void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
+void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags);
+void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+/* Answers with a value: its length when size is 0, ERANGE when it does not fit. */
+void xattr_reply(fuse_req_t req, const void *value, size_t length, size_t size);
+
+#define XATTR_OURS "user.yester."
+
+#endif

@@ -1,0 +1,261 @@
+#include "ops_file.h"
+
+#include "err.h"
+#include "handle.h"
+#include "identity.h"
+#include "inode.h"
+#include "journal.h"
+#include "pool.h"
+#include "reply.h"
+#include "snapdir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Below this a copy is cheaper than a pipe and two splices. */
+#define SPLICE_FROM 65536
+
+void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	if (inode_is_snap(ino)) {
+		snapdir_read(req, ino, size, offset, fi);
+		return;
+	}
+	int fd = handle_of(fi)->fd;
+	if (size >= SPLICE_FROM) {
+		struct fuse_bufvec data = FUSE_BUFVEC_INIT(size);
+		data.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+		data.buf[0].fd = fd;
+		data.buf[0].pos = offset;
+		fuse_reply_data(req, &data, FUSE_BUF_SPLICE_MOVE);
+		return;
+	}
+	char buffer[SPLICE_FROM];
+	ssize_t count = pread(fd, buffer, size, offset);
+	if (count < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_buf(req, buffer, (size_t)count);
+}
+
+/* ---------------------------------------------------------------- fsync and O_SYNC: answered from the pool */
+
+struct sync_job {
+	fuse_req_t req;
+	struct fs *fs;
+	struct handle *handle; /* stays open: the kernel waits for the answer before it releases */
+	bool datasync;
+	ssize_t written;       /* answer with this many bytes; -1: it is no write */
+};
+
+static void sync_job_run(void *arg)
+{
+	struct sync_job *job = arg;
+	int fd = job->handle->fd;
+	int rc = journal_wait_unsettled(job->fs->journal, job->handle->node); /* I9: before the data can be durable */
+	if (rc == 0 && (job->datasync ? fdatasync(fd) : fsync(fd)) != 0)
+		rc = -errno;
+	if (rc < 0 || job->written < 0)
+		reply_result(job->req, rc);
+	else
+		fuse_reply_write(job->req, (size_t)job->written);
+	free(job);
+}
+
+static void sync_later(fuse_req_t req, struct fuse_file_info *fi, bool datasync, ssize_t written)
+{
+	struct fs *fs = fs_of(req);
+	struct sync_job *job = malloc(sizeof(*job));
+	if (!job) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	*job = (struct sync_job){req, fs, handle_of(fi), datasync, written};
+	if (pool_submit(fs->sync_pool, sync_job_run, job) != 0) {
+		free(job);
+		fuse_reply_err(req, EAGAIN);
+	}
+}
+
+void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	if (inode_is_snap(ino))
+		fuse_reply_err(req, 0);
+	else
+		sync_later(req, fi, datasync, -1);
+}
+
+void op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	op_fsync(req, ino, datasync, fi);
+}
+
+/* ---------------------------------------------------------------- write */
+
+/* Bytes written, or -errno when none was. */
+static ssize_t write_all(int fd, struct fuse_bufvec *data, size_t size, off_t offset)
+{
+	if (!(data->buf[0].flags & FUSE_BUF_IS_FD)) {
+		const char *bytes = data->buf[0].mem;
+		size_t done = 0;
+		while (done < size) {
+			ssize_t count = pwrite(fd, bytes + done, size - done, offset + (off_t)done);
+			if (count < 0 && errno == EINTR)
+				continue;
+			if (count <= 0)
+				return done ? (ssize_t)done : -errno;
+			done += (size_t)count;
+		}
+		return (ssize_t)done;
+	}
+	struct fuse_bufvec out = FUSE_BUFVEC_INIT(size);
+	out.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK | FUSE_BUF_FD_RETRY;
+	out.buf[0].fd = fd;
+	out.buf[0].pos = offset;
+	return fuse_buf_copy(&out, data, 0);
+}
+
+void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_t offset, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct identity identity;
+	struct mutation mutation;
+	size_t size = fuse_buf_size(data);
+
+	if (inode_is_snap(ino)) {
+		fuse_reply_err(req, EROFS);
+		return;
+	}
+	struct handle *handle = handle_of(fi);
+	ssize_t rc = mutation_begin(&mutation, fs->journal);
+	if (rc == 0) {
+		mutation_lock(&mutation, handle->node, NULL, NULL, NULL);
+		rc = mutation_data(&mutation, handle->node, offset, (int64_t)size);
+		if (rc == 0) {
+			identity_enter_write(&identity, req);
+			rc = write_all(handle->fd, data, size, offset);
+			identity_leave(&identity);
+		}
+		mutation_end(&mutation);
+	}
+	if (rc < 0)
+		reply_result(req, (int)rc);
+	else if (fi->flags & (O_SYNC | O_DSYNC)) /* fi->flags of a write are those of this one write */
+		sync_later(req, fi, !((fi->flags & O_SYNC) == O_SYNC), rc);
+	else
+		fuse_reply_write(req, (size_t)rc);
+}
+
+/* ---------------------------------------------------------------- fallocate */
+
+/* One step, within the lock of the inode. The range recorded is that of the bytes that may change: for allocation only what lies beyond the end. */
+static int fallocate_step(fuse_req_t req, struct handle *handle, int mode, off_t offset, off_t length)
+{
+	struct fs *fs = fs_of(req);
+	struct identity identity;
+	struct mutation mutation;
+	struct stat st;
+
+	int rc = mutation_begin(&mutation, fs->journal);
+	if (rc < 0)
+		return rc;
+	mutation_lock(&mutation, handle->node, NULL, NULL, NULL);
+	off_t from = offset, end = offset + length;
+	if (fstat(handle->fd, &st) != 0)
+		rc = -errno;
+	else if (!(mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) && from < st.st_size)
+		from = st.st_size < end ? st.st_size : end;
+	if (rc == 0)
+		rc = from < end ? mutation_data(&mutation, handle->node, from, end - from)
+				: mutation_attrs(&mutation, handle->node);
+	if (rc == 0) {
+		identity_enter_write(&identity, req);
+		while ((rc = fallocate(handle->fd, mode, offset, length) == 0 ? 0 : -errno) == -EINTR)
+			;
+		identity_leave(&identity);
+	}
+	mutation_end(&mutation);
+	return rc;
+}
+
+void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t length, struct fuse_file_info *fi)
+{
+	struct stat st;
+	int rc = 0;
+
+	if (inode_is_snap(ino)) {
+		fuse_reply_err(req, EROFS);
+		return;
+	}
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
+		fuse_reply_err(req, EOPNOTSUPP);
+		return;
+	}
+	struct handle *handle = handle_of(fi);
+	off_t end = length > INT64_MAX - offset ? INT64_MAX : offset + length;
+	if (mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE)) {
+		/* I1: what destroys data goes in slices up to the end of the file; beyond it there is nothing to save. */
+		off_t size = fstat(handle->fd, &st) == 0 ? st.st_size : 0;
+		while (rc == 0 && end - offset > FS_SLICE_BYTES && offset < size) {
+			off_t next = (offset / FS_SLICE_BYTES + 1) * FS_SLICE_BYTES;
+			rc = fallocate_step(req, handle, mode, offset, next - offset);
+			offset = next;
+		}
+	}
+	if (rc == 0)
+		rc = fallocate_step(req, handle, mode, offset, end - offset);
+	reply_result(req, rc);
+}
+
+/* ---------------------------------------------------------------- lseek, copy_file_range */
+
+void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+	if (inode_is_snap(ino)) {
+		snapdir_lseek(req, ino, offset, whence, fi);
+		return;
+	}
+	/* Nothing else uses the position of the descriptor. */
+	off_t at = lseek(handle_of(fi)->fd, offset, whence);
+	if (at < 0)
+		fuse_reply_err(req, errno);
+	else
+		fuse_reply_lseek(req, at);
+}
+
+void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in, struct fuse_file_info *fi_in,
+			fuse_ino_t ino_out, off_t offset_out, struct fuse_file_info *fi_out, size_t length, int flags)
+{
+	struct fs *fs = fs_of(req);
+	struct identity identity;
+	struct mutation mutation;
+
+	if (inode_is_snap(ino_in) || inode_is_snap(ino_out)) {
+		fuse_reply_err(req, EXDEV); /* the kernel then copies by read and write */
+		return;
+	}
+	struct handle *in = handle_of(fi_in), *out = handle_of(fi_out);
+	if (length > FS_SLICE_BYTES)
+		length = FS_SLICE_BYTES; /* I1; a short copy is right, the caller goes on */
+	ssize_t rc = mutation_begin(&mutation, fs->journal);
+	if (rc == 0) {
+		mutation_lock(&mutation, out->node, NULL, NULL, NULL);
+		rc = mutation_data(&mutation, out->node, offset_out, (int64_t)length);
+		if (rc == 0) {
+			identity_enter_write(&identity, req);
+			rc = copy_file_range(in->fd, &offset_in, out->fd, &offset_out, length, (unsigned)flags);
+			if (rc < 0)
+				rc = -errno;
+			identity_leave(&identity);
+		}
+		mutation_end(&mutation);
+	}
+	if (rc < 0)
+		reply_result(req, (int)rc);
+	else
+		fuse_reply_write(req, (size_t)rc);
+}
