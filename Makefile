@@ -66,7 +66,7 @@ PACKAGES := fuse3 libcurl openssl sqlite3 libzstd
 $(foreach package,$(PACKAGES),$(call need,$(package)))
 CACHE_CFLAGS := $(shell $(PKG_CONFIG) --cflags openssl sqlite3)
 SYNC_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcurl openssl sqlite3 libzstd)
-FUSE_CFLAGS := $(shell $(PKG_CONFIG) --cflags fuse3) -DFUSE_USE_VERSION=35
+FUSE_CFLAGS := $(shell $(PKG_CONFIG) --cflags fuse3) -DFUSE_USE_VERSION=312
 FUSE_LIBS := $(shell $(PKG_CONFIG) --libs fuse3)
 CORE_LIBS := $(shell $(PKG_CONFIG) --libs libcurl openssl sqlite3 libzstd)
 endif

@@ -1,0 +1,178 @@
+#include "mount_point.h"
+
+#include "volume.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+#define TYPE "fuse.yester"
+
+/* Undoes the \ooo of mountinfo, in place. */
+static void unescape(char *text)
+{
+	char *to = text;
+	for (const char *from = text; *from; to++) {
+		if (from[0] == '\\' && from[1] >= '0' && from[1] <= '3' && from[2] >= '0' && from[2] <= '7' &&
+		    from[3] >= '0' && from[3] <= '7') {
+			*to = (char)((from[1] - '0') * 64 + (from[2] - '0') * 8 + from[3] - '0');
+			from += 4;
+		} else
+			*to = *from++;
+	}
+	*to = '\0';
+}
+
+/* proc_pid_mountinfo(5): ID PARENT MAJ:MIN ROOT MOUNTPOINT OPTIONS [FIELDS...] - TYPE SOURCE SUPEROPTIONS */
+static bool parse_line(char *line, const char *path, struct mount_entry *out)
+{
+	char *words = line, *word = NULL, *type, *source;
+	for (int i = 0; i < 5; i++)
+		word = strsep(&words, " ");
+	if (!word || !words)
+		return false;
+	unescape(word);
+	if (strcmp(word, path) != 0)
+		return false;
+	while ((word = strsep(&words, " ")) && strcmp(word, "-") != 0)
+		;
+	type = strsep(&words, " ");
+	source = strsep(&words, " ");
+	if (!type || !source)
+		return false;
+	unescape(source);
+	snprintf(out->type, sizeof(out->type), "%s", type);
+	snprintf(out->source, sizeof(out->source), "%s", source);
+	return true;
+}
+
+bool mount_point_find(const char *path, struct mount_entry *out)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t room = 0;
+	bool found = false;
+
+	if (!file)
+		return false;
+	while (getline(&line, &room, file) > 0) /* a later one lies above */
+		found |= parse_line(line, path, out);
+	free(line);
+	fclose(file);
+	return found;
+}
+
+bool mount_point_is_yester(const char *path)
+{
+	struct mount_entry entry;
+	return mount_point_find(path, &entry) && strcmp(entry.type, TYPE) == 0;
+}
+
+bool mount_point_is_dead(const char *path)
+{
+	struct stat st;
+	return mount_point_is_yester(path) && stat(path, &st) != 0 && errno == ENOTCONN;
+}
+
+static int check_kernel(struct error *error)
+{
+	int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (fd >= 0) {
+		close(fd);
+		return 0;
+	}
+	if (errno == ENOENT || errno == ENODEV || errno == ENXIO)
+		return error_set(error, ERR_UNSUPPORTED, errno, "/dev/fuse: the kernel has no FUSE; modprobe fuse");
+	return error_errno(error, errno, "/dev/fuse");
+}
+
+static bool is_below(const char *path, const char *directory)
+{
+	size_t length = strlen(directory);
+	if (strcmp(directory, "/") == 0)
+		return path[1] != '\0';
+	return strncmp(path, directory, length) == 0 && path[length] == '/';
+}
+
+/* A place of its own, other than the directory. */
+static int check_apart(const struct volume_config *config, const char *path, struct error *error)
+{
+	struct dirent *entry = NULL;
+	if (is_below(path, config->directory))
+		return error_set(error, ERR_USAGE, 0, "%s: lies inside %s; mount on the directory itself or outside of it", path,
+				 config->directory);
+	DIR *dir = opendir(path);
+	if (!dir)
+		return error_errno(error, errno, "%s", path);
+	while ((entry = readdir(dir)) && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0))
+		;
+	closedir(dir);
+	if (entry)
+		return error_set(error, ERR_USAGE, 0, "%s: is not empty; choose an empty directory", path);
+	return 0;
+}
+
+int mount_point_check(const struct volume_config *config, const char *path, struct error *error)
+{
+	struct stat st;
+	int holder = volume_lock_holder(config);
+
+	if (holder > 0)
+		return error_set(error, ERR_BUSY, 0, "%s: is in use by process %d already", config->directory, holder);
+	if (mount_point_is_dead(path)) {
+		int rc = mount_point_unmount(path, true, error);
+		if (rc < 0)
+			return rc;
+	}
+	if (mount_point_is_yester(path))
+		return error_set(error, ERR_BUSY, 0, "%s: is mounted already", path);
+	if (stat(path, &st) != 0)
+		return error_errno(error, errno, "%s", path);
+	if (!S_ISDIR(st.st_mode))
+		return error_set(error, ERR_USAGE, ENOTDIR, "%s: is not a directory", path);
+	if (strcmp(path, config->directory) != 0) {
+		int rc = check_apart(config, path, error);
+		if (rc < 0)
+			return rc;
+	}
+	return check_kernel(error);
+}
+
+/* fusermount3 says on stderr what it does not like. */
+static int fusermount(const char *path, bool lazy, struct error *error)
+{
+	char *arguments[] = {"fusermount3", lazy ? "-uz" : "-u", "--", (char *)path, NULL};
+	pid_t pid;
+	int status, failed = posix_spawnp(&pid, "fusermount3", NULL, NULL, arguments, environ);
+	if (failed)
+		return error_errno(error, failed, "fusermount3");
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return error_errno(error, errno, "fusermount3");
+	if (status == 0)
+		return 0;
+	return error_set(error, ERR_BUSY, EBUSY, "%s: could not be unmounted; it may be in use (see fuser -m %s)", path, path);
+}
+
+int mount_point_unmount(const char *path, bool lazy, struct error *error)
+{
+	if (umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
+		return 0;
+	if (errno == EPERM)
+		return fusermount(path, lazy, error);
+	if (errno == EBUSY)
+		return error_set(error, ERR_BUSY, EBUSY, "%s: is in use; see fuser -m %s, then unmount again", path, path);
+	if (errno == EINVAL)
+		return error_set(error, ERR_ABSENT, errno, "%s: is not mounted", path);
+	return error_errno(error, errno, "%s: can't be unmounted", path);
+}

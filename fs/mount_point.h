@@ -1,0 +1,28 @@
+/* mount_point: the place where a volume is mounted: what is there now, may we mount on it, and unmounting it. Paths are absolute, without links. */
+#ifndef YESTER_MOUNT_POINT_H
+#define YESTER_MOUNT_POINT_H
+
+#include "config.h"
+#include "err.h"
+
+#include <stdbool.h>
+
+struct mount_entry {
+	char type[64];     /* "fuse.yester" */
+	char source[4096];
+};
+/* The uppermost mount on exactly that path, from /proc/self/mountinfo. False: none. */
+bool mount_point_find(const char *path, struct mount_entry *out);
+/* A yester is mounted there, alive or dead. */
+bool mount_point_is_yester(const char *path);
+/* It is there, but its daemon is not (ENOTCONN). */
+bool mount_point_is_dead(const char *path);
+
+/* May `config` be mounted on `path` (in place when it is the directory itself)? Removes a dead mount of an earlier daemon. ERR_BUSY (mounted already), ERR_USAGE
+ * (not empty, nested), ERR_ABSENT, ERR_DENIED (/dev/fuse), ERR_UNSUPPORTED (no FUSE in the kernel). */
+int mount_point_check(const struct volume_config *config, const char *path, struct error *error);
+
+/* umount(2) as root, else fusermount3. `lazy`: also while in use, at once out of the tree. ERR_BUSY: in use. Any thread; waits for write-back. */
+int mount_point_unmount(const char *path, bool lazy, struct error *error);
+
+#endif

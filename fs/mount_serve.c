@@ -1,0 +1,256 @@
+#include "mount_serve.h"
+
+#include "clock.h"
+#include "control.h"
+#include "log.h"
+#include "mount_point.h"
+#include "session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SIGNAL_DRAIN_NS (20 * NS_PER_S)
+#define SLICE_NS (NS_PER_S)
+/* Uploads that stand still for so long don't progress; less when the engine itself says that the remote is away. */
+#define PATIENCE_NS (15 * NS_PER_S)
+#define PATIENCE_OFFLINE_NS (3 * NS_PER_S)
+
+struct serving {
+	const struct mount_request *request;
+	struct fs fs;
+	struct engine *engine;
+	struct control *control;
+	pthread_t signals;
+	pthread_mutex_t lock;
+	int64_t drain_until_ns; /* lock; monotonic: how long the last uploads may take, once the mount is gone */
+	bool ending;            /* lock */
+	bool signalled;         /* lock: somebody wants us to end */
+};
+
+/* ---------------------------------------------------------------- draining, while still mounted */
+
+struct mark { uint64_t uploaded, puts, scanned, backlog; int64_t confirmed; };
+
+static struct mark mark_of(const struct engine_status *status)
+{
+	return (struct mark){status->uploaded_bytes, status->put, status->scanned, status->backlog_bytes,
+			     status->confirmed};
+}
+
+/* A second signal, or the mount is gone already. */
+static bool hurry(struct serving *serving)
+{
+	sigset_t pending;
+	sigpending(&pending);
+	pthread_mutex_lock(&serving->lock);
+	bool ending = serving->ending;
+	pthread_mutex_unlock(&serving->lock);
+	return ending || sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT);
+}
+
+/* Until all is in the remote (0), nothing has moved for a while, or the time is over (ERR_TIMEOUT). timeout_ns < 0: no limit. */
+static int drain(struct serving *serving, int64_t timeout_ns, void (*tick)(void *), void *tick_context,
+		 struct error *error)
+{
+	const struct engine_ops *ops = serving->request->ops;
+	struct engine_status status;
+	struct mark last = {0};
+	int64_t start = clock_mono_ns(), moved = start, version;
+
+	for (;;) {
+		int64_t now = clock_mono_ns(), left = timeout_ns < 0 ? SLICE_NS : start + timeout_ns - now;
+		int rc = ops->sync(serving->engine, left < 0 ? 0 : left < SLICE_NS ? left : SLICE_NS, &version, error);
+		if (rc == 0 && left > 0)
+			return 0;
+		if (rc != 0 && rc != ERR_TIMEOUT && rc != ERR_BUSY)
+			return rc;
+		now = clock_mono_ns();
+		ops->status(serving->engine, &status);
+		struct mark mark = mark_of(&status);
+		if (memcmp(&mark, &last, sizeof(mark)) != 0)
+			moved = now;
+		last = mark;
+		int64_t patience = status.state == ENGINE_OFFLINE || status.state == ENGINE_DEGRADED ? PATIENCE_OFFLINE_NS
+												      : PATIENCE_NS;
+		if ((timeout_ns >= 0 && now - start >= timeout_ns) || now - moved >= patience || hurry(serving))
+			return error_set(error, ERR_TIMEOUT, 0, "not everything is in the remote in time");
+		tick(tick_context);
+	}
+}
+
+static void no_tick(void *context)
+{
+	(void)context;
+}
+
+/* For control.h. */
+static int unmount_asked(void *context, int64_t timeout_ns, void (*tick)(void *), void *tick_context,
+			 struct error *error)
+{
+	struct serving *serving = context;
+	int64_t start = clock_mono_ns();
+
+	/* What changes until the mount is gone may still use the rest of the time. */
+	if (drain(serving, timeout_ns, tick, tick_context, error) == 0) {
+		pthread_mutex_lock(&serving->lock);
+		serving->drain_until_ns = timeout_ns < 0 ? INT64_MAX : start + timeout_ns;
+		pthread_mutex_unlock(&serving->lock);
+	}
+	int rc = mount_point_unmount(serving->request->mountpoint, false, error);
+	return rc == ERR_ABSENT ? 0 : rc; /* somebody was faster */
+}
+
+/* ---------------------------------------------------------------- signals */
+
+static void end_by_signal(struct serving *serving)
+{
+	struct error error;
+	log_info("asked to end: uploading what is left, for %d seconds at most", (int)(SIGNAL_DRAIN_NS / NS_PER_S));
+	drain(serving, SIGNAL_DRAIN_NS, no_tick, NULL, &error);
+	if (mount_point_unmount(serving->request->mountpoint, false, &error) == 0)
+		return;
+	log_warn("%s; unmounting it all the same", error.message);
+	if (mount_point_unmount(serving->request->mountpoint, true, &error) < 0)
+		log_error("%s", error.message);
+	session_exit(&serving->fs);
+}
+
+static void *signal_thread(void *arg)
+{
+	struct serving *serving = arg;
+	sigset_t set;
+	int number;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR2); /* our own: the end */
+	for (;;) {
+		if (sigwait(&set, &number) != 0)
+			continue;
+		pthread_mutex_lock(&serving->lock);
+		bool ending = serving->ending, first = !serving->signalled;
+		if (number != SIGUSR2 && (number != SIGHUP || serving->request->foreground))
+			serving->signalled = true;
+		else
+			first = false;
+		pthread_mutex_unlock(&serving->lock);
+		if (ending)
+			return NULL;
+		if (first)
+			end_by_signal(serving);
+	}
+}
+
+/* ---------------------------------------------------------------- life */
+
+static int open_volume(struct serving *serving, struct error *error)
+{
+	const struct mount_request *request = serving->request;
+	struct engine_options options = {.take_over = request->options->take_over,
+					 .accept_loss = request->options->accept_loss};
+	struct fs *fs = &serving->fs;
+
+	int rc = volume_open(request->config, &fs->volume, error);
+	if (rc == 0)
+		rc = volume_open_backing(fs->volume, false, error);
+	if (rc == 0)
+		rc = request->ops->open(fs->volume, &options, &serving->engine, error);
+	if (rc == 0)
+		rc = request->ops->start(serving->engine, error);
+	if (rc == 0) {
+		fs->backing = volume_backing(fs->volume);
+		fs->nodes = volume_nodes(fs->volume);
+		fs->journal = volume_journal(fs->volume);
+	}
+	return rc;
+}
+
+static int open_all(struct serving *serving, struct error *error)
+{
+	const struct mount_request *request = serving->request;
+	struct fs *fs = &serving->fs;
+
+	int rc = open_volume(serving, error);
+	if (rc == 0)
+		rc = session_open(fs, request->config->directory, request->options, error);
+	if (rc == 0)
+		rc = control_start(&(struct control_env){fs->volume, request->ops, serving->engine, request->mountpoint,
+							 unmount_asked, serving},
+				   &serving->control, error);
+	if (rc == 0)
+		rc = session_mount(fs, request->mountpoint, error);
+	return rc;
+}
+
+/* Order: nobody asks the engine for anything more; the session's jobs are done; last cut; then what they all stand on. */
+static void close_all(struct serving *serving, struct error *result, int64_t *version)
+{
+	const struct engine_ops *ops = serving->request->ops;
+	struct engine_status status;
+
+	if (serving->control)
+		control_refuse(serving->control);
+	session_close(&serving->fs);
+	if (serving->engine) {
+		pthread_mutex_lock(&serving->lock);
+		int64_t left = serving->drain_until_ns == INT64_MAX ? INT64_MAX
+								     : serving->drain_until_ns - clock_mono_ns();
+		pthread_mutex_unlock(&serving->lock);
+		ops->stop(serving->engine, left > 0 ? left : 0, result);
+		if (serving->control)
+			control_wait_idle(serving->control);
+		ops->status(serving->engine, &status);
+		*version = status.confirmed;
+		ops->close(serving->engine);
+	}
+	volume_close(serving->fs.volume, true);
+}
+
+static int serve(struct serving *serving, void (*tell)(void *, const struct error *), void *context,
+		 struct error *error)
+{
+	static const struct error fine = {.code = 0};
+	int rc = pthread_create(&serving->signals, NULL, signal_thread, serving);
+	if (rc != 0)
+		return error_errno(error, rc, "thread for signals");
+	log_info("%s: mounted on %s", serving->request->config->directory, serving->request->mountpoint);
+	tell(context, &fine);
+	rc = session_loop(&serving->fs);
+	pthread_mutex_lock(&serving->lock);
+	serving->ending = true;
+	pthread_mutex_unlock(&serving->lock);
+	pthread_kill(serving->signals, SIGUSR2);
+	pthread_join(serving->signals, NULL);
+	if (rc < 0)
+		return error_set(error, ERR_FAILED, 0, "%s: the connection to the kernel broke",
+				 serving->request->mountpoint);
+	return 0;
+}
+
+int mount_serve(const struct mount_request *request, void (*tell)(void *context, const struct error *error),
+		void *context, struct error *error)
+{
+	struct serving serving = {.request = request};
+	struct error stopped = {.code = 0};
+	int64_t version = 0;
+
+	pthread_mutex_init(&serving.lock, NULL);
+	int rc = open_all(&serving, error);
+	bool mounted = rc == 0;
+	if (mounted)
+		rc = serve(&serving, tell, context, error);
+	close_all(&serving, &stopped, &version);
+	if (mounted)
+		log_info("%s: unmounted%s%s", request->mountpoint, stopped.code ? "; " : "", stopped.message);
+	control_stop(serving.control, &stopped, version);
+	pthread_mutex_destroy(&serving.lock);
+	if (mounted && rc == 0 && stopped.code == ERR_TIMEOUT)
+		rc = error_set(error, ERR_TIMEOUT, 0, "%s", stopped.message);
+	return rc;
+}

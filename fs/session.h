@@ -1,0 +1,19 @@
+/* session: the connection to the kernel: which operations we have, what we ask for, and the loop that serves it.
+ * Order: session_open, session_mount, session_loop (returns when the mount is gone, or session_exit was called), session_close. */
+#ifndef YESTER_SESSION_H
+#define YESTER_SESSION_H
+
+#include "fs.h"
+#include "mount_options.h"
+
+/* fs->backing must be open. */
+int session_open(struct fs *fs, const char *directory, const struct mount_options *options, struct error *error);
+int session_mount(struct fs *fs, const char *mountpoint, struct error *error);
+/* 0, or ERR_FAILED when the connection broke. Only from the thread that session_exit interrupts. */
+int session_loop(struct fs *fs);
+/* From another thread: makes the loop end although the mount is still there. */
+void session_exit(struct fs *fs);
+/* Unmounts what is left, closes the connection, and closes what the kernel held open. After session_open failed: fine. */
+void session_close(struct fs *fs);
+
+#endif
