@@ -83,23 +83,19 @@ void identity_enter_create(struct identity *identity, fuse_req_t req)
 	}
 }
 
-void identity_enter_write(struct identity *identity, fuse_req_t req)
+void identity_enter_write(struct identity *identity, fuse_req_t req, int fd)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	identity->switched = false;
-	if (switches && !CALLER_ROOT(ctx->uid))
-		switch_to(identity, ctx->uid, ctx->gid, 0);
-}
+	struct stat st;
 
-void identity_enter_clear(struct identity *identity, fuse_req_t req, const struct stat *st)
-{
-	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	identity->switched = false;
 	if (!switches || CALLER_ROOT(ctx->uid))
 		return;
-	bool set_id = S_ISREG(st->st_mode) && (st->st_mode & (S_ISUID | S_ISGID));
+	if (fstat(fd, &st) != 0)
+		st = (struct stat){.st_mode = S_IFREG | S_ISUID, .st_gid = ctx->gid}; /* the careful assumption */
+	bool set_id = S_ISREG(st.st_mode) && (st.st_mode & (S_ISUID | S_ISGID));
 	/* The backing filesystem asks whether the thread is in the file's group: a thread has one group only, so it is that one, if the caller is in it. */
-	gid_t gid = set_id && identity_in_group(req, st->st_gid) ? st->st_gid : ctx->gid;
+	gid_t gid = set_id && identity_in_group(req, st.st_gid) ? st.st_gid : ctx->gid;
 	switch_to(identity, ctx->uid, gid, set_id ? CAP_BIT(CAP_FSETID) : 0);
 }
 

@@ -28,10 +28,10 @@ bool identity_has_umask(void);
 
 /* Around the one call that makes an inode. May change errno in enter; leave keeps it. */
 void identity_enter_create(struct identity *identity, fuse_req_t req);
-/* Around a call that takes space (write, fallocate, growing truncation, copy). */
-void identity_enter_write(struct identity *identity, fuse_req_t req);
-/* Around open with O_TRUNC and around setting an ACL of a file with that stat: for these the kernel leaves the clearing of set-id bits to us. */
-void identity_enter_clear(struct identity *identity, fuse_req_t req, const struct stat *st);
+/* Around a call that changes the content of the file behind `fd`, takes space for it, or sets its ACL. The kernel clears set-id bits by requests of its own before most of
+ * them, but not before an open with O_TRUNC, not set-group-id of a file that its group can't execute, and not for an ACL: there the backing filesystem does as it would
+ * for the caller. */
+void identity_enter_write(struct identity *identity, fuse_req_t req, int fd);
 void identity_leave(struct identity *identity);
 
 /* The caller is in that group. */

@@ -26,12 +26,12 @@ static int set_mode(const char *path, const struct stat *st)
 	return chmod(path, st->st_mode & 07777) == 0 ? 0 : -errno;
 }
 
-static int set_size(fuse_req_t req, const char *path, const struct handle *handle, off_t size)
+static int set_size(fuse_req_t req, int path_fd, const char *path, const struct handle *handle, off_t size)
 {
 	struct identity identity;
 	int rc;
 
-	identity_enter_write(&identity, req);
+	identity_enter_write(&identity, req, path_fd);
 	do
 		rc = (handle ? ftruncate(handle->fd, size) : truncate(path, size)) == 0 ? 0 : -errno;
 	while (rc == -EINTR);
@@ -66,7 +66,7 @@ static int set_all(fuse_req_t req, const struct place *place, const struct stat 
 	if (rc == 0 && to_set & FUSE_SET_ATTR_MODE)
 		rc = set_mode(path, st);
 	if (rc == 0 && to_set & FUSE_SET_ATTR_SIZE)
-		rc = set_size(req, path, handle, st->st_size);
+		rc = set_size(req, place->fd, path, handle, st->st_size);
 	if (rc == 0 && to_set & SET_TIMES)
 		rc = set_times(place->fd, st, to_set);
 	return rc;

@@ -12,6 +12,9 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
 
 /* Answers with a value: its length when size is 0, ERANGE when it does not fit. */
 void xattr_reply(fuse_req_t req, const void *value, size_t length, size_t size);
+/* What the caller may see of a list of names, in place; returns its length. Left out: what looks like ours, so that nobody takes a stored one for the made-up one; and
+ * trusted.* unless root asks, as xattr(7) has it. */
+size_t xattr_visible(fuse_req_t req, char *names, size_t length);
 
 #define XATTR_OURS "user.yester."
 

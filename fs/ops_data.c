@@ -136,7 +136,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_
 		mutation_lock(&mutation, handle->node, NULL, NULL, NULL);
 		rc = mutation_data(&mutation, handle->node, offset, (int64_t)size);
 		if (rc == 0) {
-			identity_enter_write(&identity, req);
+			identity_enter_write(&identity, req, handle->fd);
 			rc = write_all(handle->fd, data, size, offset);
 			identity_leave(&identity);
 		}
@@ -173,7 +173,7 @@ static int fallocate_step(fuse_req_t req, struct handle *handle, int mode, off_t
 		rc = from < end ? mutation_data(&mutation, handle->node, from, end - from)
 				: mutation_attrs(&mutation, handle->node);
 	if (rc == 0) {
-		identity_enter_write(&identity, req);
+		identity_enter_write(&identity, req, handle->fd);
 		while ((rc = fallocate(handle->fd, mode, offset, length) == 0 ? 0 : -errno) == -EINTR)
 			;
 		identity_leave(&identity);
@@ -246,7 +246,7 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in, stru
 		mutation_lock(&mutation, out->node, NULL, NULL, NULL);
 		rc = mutation_data(&mutation, out->node, offset_out, (int64_t)length);
 		if (rc == 0) {
-			identity_enter_write(&identity, req);
+			identity_enter_write(&identity, req, out->fd);
 			rc = copy_file_range(in->fd, &offset_in, out->fd, &offset_out, length, (unsigned)flags);
 			if (rc < 0)
 				rc = -errno;

@@ -36,17 +36,14 @@ static int open_truncating(fuse_req_t req, struct place *place, int flags)
 	struct fs *fs = fs_of(req);
 	struct identity identity;
 	struct mutation mutation;
-	struct stat st;
 
 	int rc = mutation_begin(&mutation, fs->journal);
 	if (rc < 0)
 		return rc;
 	mutation_lock(&mutation, place->node, NULL, NULL, NULL);
-	rc = inode_stat(place->fd, &st);
-	if (rc == 0)
-		rc = mutation_data(&mutation, place->node, 0, -1);
+	rc = mutation_data(&mutation, place->node, 0, -1);
 	if (rc == 0) {
-		identity_enter_clear(&identity, req, &st);
+		identity_enter_write(&identity, req, place->fd);
 		rc = reopen(fs, place->node, flags);
 		identity_leave(&identity);
 	}

@@ -124,15 +124,15 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 		free(value);
 }
 
-/* Takes out what looks like ours, so that nobody takes a stored one for the made-up one. */
-static size_t without_ours(char *names, size_t length)
+size_t xattr_visible(fuse_req_t req, char *names, size_t length)
 {
+	bool root = fuse_req_ctx(req)->uid == 0;
 	size_t kept = 0;
 	for (size_t at = 0; at < length;) {
 		size_t one = strnlen(names + at, length - at) + 1;
 		if (at + one > length)
 			break;
-		if (!is_ours(names + at)) {
+		if (!is_ours(names + at) && (root || strncmp(names + at, "trusted.", 8) != 0)) {
 			memmove(names + kept, names + at, one);
 			kept += one;
 		}
@@ -163,7 +163,7 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	if (rc < 0)
 		reply_result(req, rc);
 	else
-		xattr_reply(req, names, without_ours(names, (size_t)length), size);
+		xattr_reply(req, names, xattr_visible(req, names, (size_t)length), size);
 	free(names);
 }
 
@@ -174,15 +174,12 @@ static int change_call(fuse_req_t req, int fd, const char *name, const char *val
 {
 	char path[BACKING_PROC_PATH];
 	struct identity identity = {.switched = false};
-	struct stat st;
+	int rc = 0;
 
 	backing_proc_path(path, fd);
-	int rc = inode_stat(fd, &st);
-	if (rc < 0)
-		return rc;
 	/* An ACL sets the mode; who is not in the group loses set-group-id by that (posix_acl_update_mode in the kernel), and no flag tells us. */
 	if (strncmp(name, "system.posix_acl_", 17) == 0)
-		identity_enter_clear(&identity, req, &st);
+		identity_enter_write(&identity, req, fd);
 	if ((value ? setxattr(path, name, value, size, flags) : removexattr(path, name)) != 0)
 		rc = -errno;
 	identity_leave(&identity);

@@ -217,7 +217,7 @@ void snapdir_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 	if (rc < 0)
 		reply_result(req, rc);
 	else
-		xattr_reply(req, names.text, names.used, size);
+		xattr_reply(req, names.text, names.used ? xattr_visible(req, names.text, names.used) : 0, size);
 	free(names.text);
 	inode_hold_free(&hold);
 }
