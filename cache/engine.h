@@ -47,7 +47,13 @@ struct init_result {
 	uint64_t files, bytes; /* in DIR now */
 };
 
-struct clone_result { int64_t version, time_s; uint64_t inodes, bytes; bool partial; uint64_t skipped; };
+struct clone_result {
+	int64_t version, time_s;
+	uint64_t inodes, bytes;
+	bool partial;
+	uint64_t skipped; /* see extract.h */
+	uint64_t damaged; /* files left out, because their data is damaged or missing in the remote; each was logged */
+};
 struct check_result { uint64_t records, packs, chunks, bytes, damaged_objects, damaged_files; };
 /* Long work reports here about ten times a second: done of total (0: unknown) of `unit` ("files", "bytes"). May be NULL. */
 typedef void progress_fn(void *context, const char *what, uint64_t done, uint64_t total, const char *unit);
