@@ -1,6 +1,7 @@
 #include "config_internal.h"
 
 #include "clock.h"
+#include "nearest.h"
 
 #include <inttypes.h>
 #include <stddef.h>
@@ -261,40 +262,13 @@ static int set_value(struct volume_config *config, const struct key *key, const 
 
 /* ---- text to struct */
 
-/* Levenshtein distance; keys are short. */
-static size_t distance(const char *a, const char *b)
-{
-	size_t row[64], length = strlen(b);
-
-	if (length >= sizeof row / sizeof *row || strlen(a) >= sizeof row / sizeof *row)
-		return SIZE_MAX;
-	for (size_t j = 0; j <= length; j++)
-		row[j] = j;
-	for (size_t i = 1; a[i - 1]; i++) {
-		size_t diagonal = row[0];
-
-		row[0] = i;
-		for (size_t j = 1; j <= length; j++) {
-			size_t best = diagonal + (a[i - 1] != b[j - 1]);
-
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			diagonal = row[j];
-			row[j] = best;
-		}
-	}
-	return row[length];
-}
-
 static const char *nearest_key(const char *name)
 {
 	const char *nearest = keys[0].name;
 	size_t least = SIZE_MAX;
 
 	for (size_t i = 0; i < KEY_COUNT; i++) {
-		size_t d = distance(name, keys[i].name);
+		size_t d = edit_distance(name, keys[i].name);
 
 		if (d < least) {
 			least = d;
