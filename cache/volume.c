@@ -120,7 +120,8 @@ static int take_lock(struct volume *volume, struct error *error)
 	return ERR_OK;
 }
 
-static int open_parts(struct volume *volume, bool create, struct error *error)
+/* `reader`: beside a process that writes, or without the right to. */
+static int open_parts(struct volume *volume, bool create, bool reader, struct error *error)
 {
 	char *cache_path = io_printf("%s/cache", volume->state_path);
 	int result = ERR_OK;
@@ -129,7 +130,8 @@ static int open_parts(struct volume *volume, bool create, struct error *error)
 	if (!cache_path || !volume->nodes)
 		result = no_memory(error);
 	if (result == ERR_OK)
-		result = db_open(volume->state_path, create, &volume->db, error);
+		result = reader ? db_open_reader(volume->state_path, &volume->db, error) :
+				  db_open(volume->state_path, create, &volume->db, error);
 	if (result == ERR_OK)
 		result = chunk_cache_open(cache_path, volume->config->cache_limit_bytes, &volume->chunk_cache, error);
 	free(cache_path);
@@ -183,7 +185,7 @@ int volume_create(const struct volume_config *config, struct volume **out, struc
 	if (result == ERR_OK)
 		result = take_lock(volume, error);
 	if (result == ERR_OK)
-		result = open_parts(volume, true, error);
+		result = open_parts(volume, true, false, error);
 out:
 	free(base);
 	if (result != ERR_OK) {
@@ -202,7 +204,7 @@ static int open_existing(const struct volume_config *config, bool lock, struct v
 	if (result == ERR_OK && lock)
 		result = take_lock(volume, error);
 	if (result == ERR_OK)
-		result = open_parts(volume, false, error);
+		result = open_parts(volume, false, !lock, error);
 	if (result == ERR_CORRUPT && lock && !volume->db)
 		set_aside(volume);
 	if (result != ERR_OK) {
