@@ -1,0 +1,67 @@
+#include "human.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+void human_size(char out[HUMAN_BYTES], uint64_t bytes)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	double value = (double)bytes;
+	size_t unit = 0;
+
+	/* 1023.6 KiB would be shown as 1024 KiB. */
+	while (value >= 1023.5 && unit + 1 < sizeof units / sizeof *units) {
+		value /= 1024;
+		unit++;
+	}
+	if (unit == 0)
+		snprintf(out, HUMAN_BYTES, "%" PRIu64 " B", bytes);
+	else
+		snprintf(out, HUMAN_BYTES, value < 9.95 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+}
+
+void human_count(char out[HUMAN_BYTES], uint64_t count)
+{
+	char digits[24];
+	size_t length = (size_t)snprintf(digits, sizeof digits, "%" PRIu64, count), used = 0;
+
+	for (size_t i = 0; i < length; i++) {
+		if (i > 0 && (length - i) % 3 == 0)
+			out[used++] = ',';
+		out[used++] = digits[i];
+	}
+	out[used] = '\0';
+}
+
+void human_duration(char out[HUMAN_BYTES], double seconds)
+{
+	uint64_t s = seconds < 1 ? 0 : seconds > 1e15 ? UINT64_C(1000000000000000) : (uint64_t)seconds;
+
+	if (s < 60)
+		snprintf(out, HUMAN_BYTES, "%" PRIu64 " s", s);
+	else if (s < 3600)
+		snprintf(out, HUMAN_BYTES, "%" PRIu64 " min %" PRIu64 " s", s / 60, s % 60);
+	else if (s < 86400)
+		snprintf(out, HUMAN_BYTES, "%" PRIu64 " h %" PRIu64 " min", s / 3600, s / 60 % 60);
+	else
+		snprintf(out, HUMAN_BYTES, "%" PRIu64 " d %" PRIu64 " h", s / 86400, s / 3600 % 24);
+}
+
+void human_time(char out[HUMAN_BYTES], int64_t seconds)
+{
+	time_t at = (time_t)seconds;
+	struct tm tm;
+
+	if (!gmtime_r(&at, &tm) || strftime(out, HUMAN_BYTES, "%Y-%m-%d %H:%M:%S UTC", &tm) == 0)
+		snprintf(out, HUMAN_BYTES, "@%" PRId64, seconds);
+}
+
+void human_plural(char out[HUMAN_BYTES], uint64_t count, const char *noun)
+{
+	char number[HUMAN_BYTES];
+
+	human_count(number, count);
+	snprintf(out, HUMAN_BYTES, "%.26s %.10s%s", number, noun, count == 1 ? "" : "s");
+}
