@@ -1,0 +1,202 @@
+/* yester restore PATH --at TIME
+ *
+ * In place: the version is found; a cut records the present; the past is written beside the target under a name of its own; one rename puts it there; what was
+ * there is removed. Killed at any moment, the target is either the old or the new one, whole; the other may be left beside it. */
+#include "clock.h"
+#include "cmd.h"
+#include "control_client.h"
+#include "extract.h"
+#include "human.h"
+#include "io.h"
+#include "json_field.h"
+#include "bytes.h"
+#include "options.h"
+#include "progress.h"
+#include "restore_place.h"
+#include "restore_version.h"
+#include "tree.h"
+#include "unmounted.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define JOBS 4
+#define TEMPORARY_BYTES 40
+
+struct restoring {
+	const char *path, *at, *to;
+	struct restore_place place;
+	struct unmounted *unmounted; /* in place of an unmounted volume: the engine; else: history alone */
+	struct restore_version version;
+	int64_t cut;                 /* version that holds the present; 0: none was needed */
+	char temporary[TEMPORARY_BYTES];
+	struct extract_result written;
+};
+
+static atomic_bool interrupted;
+
+static void on_signal(int number)
+{
+	(void)number;
+	atomic_store(&interrupted, true);
+}
+
+static int read_words(int argc, char **argv, struct restoring *restoring, struct error *error)
+{
+	const struct option_spec specs[] = { { "at", 0, NULL, &restoring->at }, { "to", 0, NULL, &restoring->to } };
+	const char *operands[1];
+	int rc = options_parse(argc, argv, specs, 2, operands, 1, 1, "PATH", error);
+
+	if (rc < 0)
+		return rc;
+	restoring->path = operands[0];
+	if (!restoring->at)
+		return error_set(error, ERR_USAGE, 0, "restore: --at TIME is missing; for example --at 10m-ago");
+	return 0;
+}
+
+/* The present, as a version. */
+static int cut(struct restoring *restoring, struct error *error)
+{
+	struct error why = { 0 };
+	struct buf answer = { 0 };
+	int rc;
+
+	if (restoring->to)
+		return 0;
+	if (!restoring->place.mounted) {
+		rc = unmounted_sync(restoring->unmounted, 0, &restoring->cut, &why);
+	} else {
+		rc = control_call(restoring->place.config, "sync", 0, NULL, NULL, &answer, &why);
+		if (rc == 0)
+			json_field_int((const char *)answer.data, "version", &restoring->cut);
+		buf_free(&answer);
+	}
+	if (rc < 0)
+		error_set(error, rc, why.sys_errno, "%s; so the present state is not recorded, and nothing was changed: use --to DEST",
+			  why.message);
+	return rc;
+}
+
+static int extract(struct restoring *restoring, struct error *error)
+{
+	struct extract_options options = { .jobs = JOBS, .stop = &interrupted };
+	uint8_t random[8];
+	char hex[17];
+	int rc;
+
+	io_random(random, sizeof random);
+	hex_encode(hex, random, sizeof random);
+	snprintf(restoring->temporary, sizeof restoring->temporary, ".yester-restore-%s", hex);
+	options.progress = progress_report;
+	options.context = progress_new(stderr);
+	rc = extract_tree(unmounted_volume(restoring->unmounted), restoring->version.row.seq, restoring->version.ino,
+			  restoring->place.dirfd, restoring->temporary, &options, &restoring->written, error);
+	progress_free(options.context);
+	if (rc < 0 && atomic_load(&interrupted))
+		rc = error_set(error, ERR_FAILED, EINTR, "%s: interrupted; it is as it was", restoring->place.shown);
+	return rc;
+}
+
+/* One rename. Afterwards what was there, if anything, has the temporary name. */
+static int swap(struct restoring *restoring, struct error *error)
+{
+	const struct restore_place *place = &restoring->place;
+	unsigned flags = place->exists ? RENAME_EXCHANGE : RENAME_NOREPLACE;
+
+	if (renameat2(place->dirfd, restoring->temporary, place->dirfd, place->name, flags) == 0)
+		return 0;
+	if (errno == EEXIST)
+		return error_set(error, ERR_EXISTS, errno, "%s: it has appeared meanwhile, and was left alone; try again", place->shown);
+	if (errno == EINVAL)
+		return error_set(error, ERR_UNSUPPORTED, errno, "%s: its filesystem can't exchange two names; use --to DEST", place->shown);
+	return error_errno(error, errno, "%s: can't be put in place", place->shown);
+}
+
+/* Durable, before anything says that it is done. */
+static int write_out(struct restoring *restoring, struct error *error)
+{
+	int rc = extract(restoring, error);
+
+	if (rc == 0 && syncfs(restoring->place.dirfd) != 0 && errno != ENOSYS)
+		rc = error_errno(error, errno, "%s: can't be brought to the disk", restoring->place.shown);
+	if (rc == 0)
+		rc = swap(restoring, error);
+	if (rc == 0)
+		fsync(restoring->place.dirfd);
+	/* Either the half that was written, or what was there before. */
+	if (tree_remove(restoring->place.dirfd, restoring->temporary) != 0 && errno != ENOENT)
+		fprintf(stderr, "yester: %s: can't remove it: %s; it can be deleted\n", restoring->temporary, strerror(errno));
+	return rc;
+}
+
+static void say(struct restoring *restoring)
+{
+	char at[HUMAN_BYTES], bytes[HUMAN_BYTES], entries[HUMAN_BYTES], undo[40];
+
+	human_time(at, restoring->version.row.time_s);
+	human_size(bytes, restoring->written.bytes);
+	human_count(entries, restoring->written.inodes);
+	printf("%s is as %s was at %s", restoring->place.shown, restoring->to ? restoring->path : "it", at);
+	if (restoring->written.inodes == 1)
+		printf(" (%s)\n", bytes);
+	else
+		printf(" (%s files and directories, %s)\n", entries, bytes);
+	if (restoring->written.skipped > 0) {
+		human_count(entries, restoring->written.skipped);
+		printf("  %s owners or special files could not be restored: that needs root.\n", entries);
+	}
+	if (restoring->cut == 0)
+		return;
+	restore_version_name(unmounted_volume(restoring->unmounted), restoring->cut, undo);
+	if (undo[0] && restoring->place.exists)
+		printf("Undo:  yester restore %s --at %s\n", restoring->path, undo);
+	if (!restoring->place.mounted)
+		printf("Not uploaded yet: the next yester mount or yester sync does that.\n");
+}
+
+static int restore(struct restoring *restoring, const struct engine_ops *engine, struct error *error)
+{
+	struct restore_place *place = &restoring->place;
+	int rc = restore_place_find(restoring->path, restoring->to, place, error);
+
+	if (rc == 0 && (restoring->to || place->mounted))
+		rc = unmounted_open_history(place->config, engine, &restoring->unmounted, error);
+	else if (rc == 0)
+		rc = unmounted_open(place->config, engine, &restoring->unmounted, error);
+	if (rc == 0)
+		rc = restore_version_find(unmounted_volume(restoring->unmounted), restoring->at, place->inside, restoring->path,
+					  &restoring->version, error);
+	if (rc == 0)
+		rc = cut(restoring, error);
+	if (rc == 0)
+		rc = write_out(restoring, error);
+	if (rc == 0)
+		say(restoring);
+	return rc;
+}
+
+int cmd_restore(int argc, char **argv, const struct engine_ops *engine)
+{
+	struct sigaction action = { .sa_handler = on_signal };
+	struct restoring restoring = { .place.dirfd = -1 };
+	struct error error = { 0 }, later = { 0 };
+	int rc = read_words(argc, argv, &restoring, &error);
+
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	if (rc == 0)
+		rc = restore(&restoring, engine, &error);
+	if (unmounted_close(restoring.unmounted, &later) < 0 && rc == 0) {
+		error = later;
+		rc = later.code;
+	}
+	restore_place_free(&restoring.place);
+	return rc == 0 ? 0 : cmd_fail(&error);
+}
