@@ -195,6 +195,7 @@ lint:
 
 # ---- install
 
+COMPLETIONS := $(PREFIX)/share/bash-completion/completions
 MAN_PAGES := $(sort $(wildcard man/*.[1-9]))
 mandir_of = $(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))
 
@@ -203,11 +204,15 @@ install: all
 	install -m 0755 $(BUILD)/yester $(DESTDIR)$(BINDIR)/yester
 	install -m 0755 scripts/mount.yester $(DESTDIR)$(SBINDIR)/mount.yester
 	ln -sf mount.yester $(DESTDIR)$(SBINDIR)/mount.fuse.yester
+	install -d $(DESTDIR)$(COMPLETIONS) $(DESTDIR)$(PREFIX)/share/doc/yester
+	install -m 0644 scripts/completions/yester.bash $(DESTDIR)$(COMPLETIONS)/yester
+	install -m 0644 scripts/yester.conf.sample $(DESTDIR)$(PREFIX)/share/doc/yester/yester.conf.sample
 	$(foreach page,$(MAN_PAGES),install -d $(call mandir_of,$(page)) && \
 	install -m 0644 $(page) $(call mandir_of,$(page))/ && )true
 
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/yester $(DESTDIR)$(SBINDIR)/mount.yester $(DESTDIR)$(SBINDIR)/mount.fuse.yester
+	rm -f $(DESTDIR)$(COMPLETIONS)/yester $(DESTDIR)$(PREFIX)/share/doc/yester/yester.conf.sample
 	rm -f $(foreach page,$(MAN_PAGES),$(call mandir_of,$(page))/$(notdir $(page)))
 
 clean:
