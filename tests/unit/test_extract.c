@@ -3,42 +3,22 @@
 #include "clock.h"
 #include "extract.h"
 #include "rescan.h"
-#include "volume.h"
+#include "tree_volume.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
 #define CHUNK 100000
 
-static char base[64], tree[128];
-static struct volume_config *config;
-static struct volume *volume;
-static struct error error;
-static bool in_child; /* where cmocka's way out of a test leads nowhere */
 static int64_t next_chunk, damaged_chunk;
 static int dirfd;
-
-#define OK(expression)                                                                                                 \
-	do {                                                                                                           \
-		int ok_ = (expression);                                                                                \
-		if (ok_ < 0 && in_child)                                                                               \
-			_exit(fprintf(stderr, "line %d: %s\n", __LINE__, error.message) > 0 ? 99 : 98);               \
-		if (ok_ < 0)                                                                                           \
-			fail_msg("line %d: %s (%d)", __LINE__, error.message, ok_);                                    \
-	} while (0)
 
 /* ---------------------------------------------------------------- a remote */
 
@@ -75,23 +55,15 @@ static struct remote remote = { .ops = &ops };
 
 static int setup(void **state)
 {
-	const char *parent = getenv("TMPDIR");
-	char path[96];
-
-	(void)state;
-	snprintf(base, sizeof base, "%s/extract-XXXXXX", parent && strlen(parent) < 40 ? parent : "/tmp");
-	if (!mkdtemp(base) || chmod(base, 0755) < 0)
-		return -1;
-	snprintf(tree, sizeof tree, "%s/tree", base);
-	snprintf(path, sizeof path, "%s/state", base);
-	if (mkdir(tree, 0755) < 0 || mkdir(path, 0777) < 0 || chmod(path, 0777) < 0)
-		return -1;
-	setenv("YESTER_STATE_DIR", path, 1);
-	config = config_new("test");
-	config->directory = strdup(tree);
 	next_chunk = 1;
 	damaged_chunk = 0;
-	return 0;
+	return tree_volume_setup(state);
+}
+
+static int teardown(void **state)
+{
+	history_stop();
+	return tree_volume_teardown(state);
 }
 
 static struct db_conn *begin(void)
@@ -107,8 +79,7 @@ static void create_volume(void)
 	struct db_conn *conn;
 	uint8_t zero[32] = { 0 };
 
-	OK(volume_create(config, &volume, &error));
-	OK(volume_open_backing(volume, false, &error));
+	tree_volume_create();
 	volume_set_remote(volume, &remote);
 	dirfd = backing_root_fd(volume_backing(volume));
 	conn = begin();
@@ -117,19 +88,6 @@ static void create_volume(void)
 		   zero, (size_t)32));
 	OK(db_meta_set_int(conn, "head", 1, &error));
 	OK(db_commit(volume_db(volume), &error));
-}
-
-static int teardown(void **state)
-{
-	char command[200];
-
-	(void)state;
-	history_stop();
-	volume_close(volume, false);
-	volume = NULL;
-	config_free(config);
-	snprintf(command, sizeof command, "chmod -R u+rwX %s; rm -rf %s", base, base);
-	return system(command) == 0 ? 0 : -1;
 }
 
 /* mtime: ino * 1000 s + 5 ns; atime one more. */
@@ -287,7 +245,7 @@ static void test_tree(void **state)
 	if (result.skipped == 0) { /* the filesystem has xattrs */
 		char path[200];
 
-		snprintf(path, sizeof path, "%s/suid", tree);
+		snprintf(path, sizeof path, "%s/suid", tree_path);
 		assert_int_equal(getxattr(path, "user.a", value, sizeof value), 3);
 		assert_memory_equal(value, "xyz", 3);
 	}
@@ -387,7 +345,6 @@ static void test_fault_39_hostile_names(void **state)
 		{ "..", 2 }, { ".", 1 }, { "", 0 }, { "a/b", 3 }, { "/", 1 }, { "x\0y", 3 },
 	};
 	struct extract_result result;
-	struct db_conn *conn;
 	char long_name[300];
 
 	(void)state;
@@ -401,9 +358,7 @@ static void test_fault_39_hostile_names(void **state)
 		put_name_raw(1, last ? long_name : names[i].name, last ? 256 : names[i].length, 2);
 		assert_int_equal(extract(1, "out", false, &result), ERR_CORRUPT);
 		assert_int_equal(unlinkat(dirfd, "out", AT_REMOVEDIR), 0);
-		conn = begin();
-		OK(db_exec(conn, "DELETE FROM name", &error));
-		OK(db_commit(volume_db(volume), &error));
+		tree_volume_sql("DELETE FROM name");
 	}
 }
 
@@ -484,7 +439,6 @@ static void test_record(void **state)
 	struct extract_options options = { .record_local = true, .jobs = 16, .progress = told, .context = &done };
 	struct extract_result result;
 	struct rescan_result scanned;
-	struct db_conn *conn;
 
 	(void)state;
 	create_volume();
@@ -506,9 +460,7 @@ static void test_record(void **state)
 	OK(extract_tree(volume, 1, 1, dirfd, "", &options, &result, &error));
 	assert_int_equal(done, result.bytes);
 	assert_int_equal(result.inodes, 104);
-	OK(db_read_begin(volume_db(volume), &conn, &error));
-	assert_int_equal(db_step(conn, &error, "SELECT 1 FROM local_inode WHERE captured<>1 OR racy LIMIT 1", ""), 0);
-	db_read_end(volume_db(volume), conn);
+	assert_int_equal(tree_volume_int("SELECT count(*) FROM local_inode WHERE captured<>1 OR racy"), 0);
 	OK(rescan_run(volume, true, true, NULL, NULL, &scanned, &error));
 	assert_int_equal(scanned.seen, 104);
 	assert_int_equal(scanned.changed, 0);
@@ -519,11 +471,7 @@ static void test_record(void **state)
 static int as_user(void)
 {
 	struct extract_result result;
-	struct db_conn *conn;
 
-	in_child = true;
-	if (setgroups(0, NULL) < 0 || setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0)
-		return 77;
 	create_volume();
 	put_root();
 	put_inode(2, S_IFCHR | 0666, 1, 0, NULL, NULL, 0);
@@ -532,9 +480,7 @@ static int as_user(void)
 	put_name(1, "suid", 3);
 	put_inode(4, S_IFREG | 0600, 1, 0, NULL, NULL, 0);
 	put_name(1, "roots", 4);
-	conn = begin();
-	OK(db_exec(conn, "UPDATE inode SET uid=0, gid=0 WHERE ino=4", &error));
-	OK(db_commit(volume_db(volume), &error));
+	tree_volume_sql("UPDATE inode SET uid=0, gid=0 WHERE ino=4");
 	OK(extract(1, "out", false, &result));
 	if (result.skipped != 3 || result.inodes != 3)
 		return 2;
@@ -550,17 +496,8 @@ static int as_user(void)
 
 static void test_fault_41_user(void **state)
 {
-	int status;
-	pid_t pid;
-
 	(void)state;
-	if (geteuid() != 0 || chown(tree, 65534, 65534) < 0)
-		skip();
-	pid = fork();
-	if (pid == 0)
-		_exit(as_user());
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	tree_as_nobody(as_user);
 }
 
 static void test_default_acl(void **state)
@@ -577,15 +514,15 @@ static void test_default_acl(void **state)
 	create_volume();
 	put_root();
 	put_file(1, "f", 3, 10);
-	if (setxattr(tree, "system.posix_acl_default", acl, sizeof acl, 0) < 0)
+	if (setxattr(tree_path, "system.posix_acl_default", acl, sizeof acl, 0) < 0)
 		skip();
 	OK(extract(1, "out", false, &result));
 	assert_int_equal(result.skipped, 0);
 	assert_attrs("out", 1, S_IFDIR | 0751);
 	assert_attrs("out/f", 3, S_IFREG | 0640);
-	snprintf(path, sizeof path, "%s/out/f", tree);
+	snprintf(path, sizeof path, "%s/out/f", tree_path);
 	assert_int_equal(getxattr(path, "system.posix_acl_access", NULL, 0), -1);
-	snprintf(path, sizeof path, "%s/out", tree);
+	snprintf(path, sizeof path, "%s/out", tree_path);
 	assert_int_equal(getxattr(path, "system.posix_acl_default", NULL, 0), -1);
 }
 

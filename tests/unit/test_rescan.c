@@ -1,98 +1,25 @@
 /* rescan: a small tree, a database that knows it as of some moment, and what happened behind our back since. */
 #include "catalogue.h"
 #include "clock.h"
-#include "io.h"
 #include "rescan_internal.h"
+#include "tree_volume.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <setjmp.h>
 #include <sqlite3.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-static char base[64], tree[128];
-static struct volume_config *config;
-static struct volume *volume;
-static struct error error;
-static bool in_child; /* where cmocka's way out of a test leads nowhere */
 static int64_t next_ino;
-
-#define OK(expression)                                                                                                 \
-	do {                                                                                                           \
-		int ok_ = (expression);                                                                                \
-		if (ok_ < 0 && in_child)                                                                               \
-			_exit(fprintf(stderr, "line %d: %s\n", __LINE__, error.message) > 0 ? 99 : 98);               \
-		if (ok_ < 0)                                                                                           \
-			fail_msg("line %d: %s (%d)", __LINE__, error.message, ok_);                                    \
-	} while (0)
-
-static void run(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void run(const char *format, ...)
-{
-	char command[1024];
-	va_list args;
-	int n = snprintf(command, sizeof command, "cd %s && ", tree);
-
-	va_start(args, format);
-	vsnprintf(command + n, sizeof command - (size_t)n, format, args);
-	va_end(args);
-	assert_int_equal(system(command), 0);
-}
-
-/* ---------------------------------------------------------------- the volume */
-
-static void open_volume(void)
-{
-	OK(volume_open(config, &volume, &error));
-	OK(volume_open_backing(volume, false, &error));
-}
 
 static int setup(void **state)
 {
-	char state_path[80];
-	const char *parent = getenv("TMPDIR");
-
-	(void)state;
-	snprintf(base, sizeof base, "%s/rescan-XXXXXX", parent && strlen(parent) < 40 ? parent : "/tmp");
-	if (!mkdtemp(base) || chmod(base, 0755) < 0)
-		return -1;
-	snprintf(tree, sizeof tree, "%s/tree", base);
-	snprintf(state_path, sizeof state_path, "%s/state", base);
-	if (mkdir(tree, 0755) < 0 || mkdir(state_path, 0777) < 0 || chmod(state_path, 0777) < 0)
-		return -1;
-	setenv("YESTER_STATE_DIR", state_path, 1);
-	config = config_new("test");
-	config->directory = strdup(tree);
 	next_ino = CATALOGUE_ROOT_INO;
-	return 0;
-}
-
-static void create_volume(void)
-{
-	OK(volume_create(config, &volume, &error));
-	OK(volume_open_backing(volume, false, &error));
-}
-
-static int teardown(void **state)
-{
-	char command[200];
-
-	(void)state;
-	volume_close(volume, false);
-	volume = NULL;
-	config_free(config);
-	snprintf(command, sizeof command, "chmod -R u+rwX %s; rm -rf %s", base, base);
-	return system(command) == 0 ? 0 : -1;
+	return tree_volume_setup(state);
 }
 
 /* ---------------------------------------------------------------- a catalogue that knows the tree as it is now */
@@ -147,15 +74,6 @@ static void capture(void)
 	assert_int_equal(capture_inode(conn, &key, &st), CATALOGUE_ROOT_INO);
 	capture_dir(conn, fd, CATALOGUE_ROOT_INO);
 	close(fd);
-	OK(db_commit(volume_db(volume), &error));
-}
-
-static void sql(const char *text)
-{
-	struct db_conn *conn;
-
-	OK(db_begin(volume_db(volume), false, &conn, &error));
-	OK(db_exec(conn, text, &error));
 	OK(db_commit(volume_db(volume), &error));
 }
 
@@ -232,7 +150,7 @@ static enum found name_row(const char *dir, const char *name)
 	struct node_key child;
 
 	snprintf(path, sizeof path, "%s/%s", dir, name);
-	if (faccessat(AT_FDCWD, ({ static char full[700]; snprintf(full, sizeof full, "%s/%s", tree, path); full; }), F_OK,
+	if (faccessat(AT_FDCWD, ({ static char full[700]; snprintf(full, sizeof full, "%s/%s", tree_path, path); full; }), F_OK,
 		      AT_SYMLINK_NOFOLLOW) != 0)
 		return name_row_at(key_of(dir), name, NULL);
 	child = key_of(path);
@@ -250,7 +168,7 @@ static enum found name_row(const char *dir, const char *name)
 
 static void make_tree(void)
 {
-	run("mkdir -p a/b/c d && printf 12345 >f && printf 1234567 >a/g && printf x >a/b/c/h && ln f d/link && ln -s f sym && "
+	tree_run("mkdir -p a/b/c d && printf 12345 >f && printf 1234567 >a/g && printf x >a/b/c/h && ln f d/link && ln -s f sym && "
 	    "mkfifo pipe && truncate -s 1G sparse");
 }
 
@@ -261,7 +179,7 @@ static void test_first(void **state)
 
 	(void)state;
 	make_tree();
-	create_volume();
+	tree_volume_create();
 	result = scan(false, true);
 	assert_int_equal(result.seen, 11);
 	assert_int_equal(result.known, 0);
@@ -286,7 +204,7 @@ static void test_unchanged(void **state)
 
 	(void)state;
 	make_tree();
-	create_volume();
+	tree_volume_create();
 	capture();
 	for (int i = 0; i < 4; i++) {
 		result = scan(i & 1, i & 2);
@@ -294,8 +212,8 @@ static void test_unchanged(void **state)
 		assert_int_equal(result.known, 11);
 	}
 	/* Captured with a racy stat, or not yet at all. */
-	sql("UPDATE local_inode SET racy=1 WHERE ino=(SELECT ino FROM name WHERE name=CAST('f' AS BLOB))");
-	sql("UPDATE local_inode SET captured=0 WHERE ino=(SELECT ino FROM name WHERE name=CAST('g' AS BLOB))");
+	tree_volume_sql("UPDATE local_inode SET racy=1 WHERE ino=(SELECT ino FROM name WHERE name=CAST('f' AS BLOB))");
+	tree_volume_sql("UPDATE local_inode SET captured=0 WHERE ino=(SELECT ino FROM name WHERE name=CAST('g' AS BLOB))");
 	result = scan(true, true);
 	ASSERT_COUNTS(result, 2, 0, 0);
 	assert_int_equal(inode_row("f"), 5);
@@ -310,11 +228,11 @@ static void test_edits(void **state)
 
 	(void)state;
 	make_tree();
-	run("touch -d @1000 a/g");
-	create_volume();
+	tree_run("touch -d @1000 a/g");
+	tree_volume_create();
 	capture();
 	gone = key_of("a/b");
-	run("printf 54321 >f && chmod 600 a/b/c/h && mv a/b/c moved && printf 7654321 >a/new && touch -d @1000 a/new && "
+	tree_run("printf 54321 >f && chmod 600 a/b/c/h && mv a/b/c moved && printf 7654321 >a/new && touch -d @1000 a/new && "
 	    "mv a/new a/g && rm sym && rmdir a/b && mkdir sym");
 	result = scan(true, true);
 	/* Changed: root, f, a, moved (by the rename), h, a/g, sym. */
@@ -340,10 +258,10 @@ static void test_subtree_gone(void **state)
 
 	(void)state;
 	make_tree();
-	create_volume();
+	tree_volume_create();
 	capture();
 	a = key_of("a"), b = key_of("a/b"), c = key_of("a/b/c");
-	run("rm -rf a");
+	tree_run("rm -rf a");
 	result = scan(true, true);
 	ASSERT_COUNTS(result, 1, 5, 5);
 	assert_int_equal(name_row("", "a"), ABSENT);
@@ -358,13 +276,13 @@ static void test_many_entries(void **state)
 	struct rescan_result result;
 
 	(void)state;
-	run("mkdir many && cd many && seq 1 9000 | xargs touch");
-	create_volume();
+	tree_run("mkdir many && cd many && seq 1 9000 | xargs touch");
+	tree_volume_create();
 	capture();
 	result = scan(true, true);
 	assert_int_equal(result.seen, 9001);
 	ASSERT_COUNTS(result, 0, 0, 0);
-	run("cd many && seq 1 2 9000 | xargs rm && seq 10001 14500 | xargs touch");
+	tree_run("cd many && seq 1 2 9000 | xargs rm && seq 10001 14500 | xargs touch");
 	result = scan(true, true);
 	ASSERT_COUNTS(result, 1 + 4500, 9000, 4500);
 	assert_int_equal(result.known, 9001);
@@ -379,17 +297,17 @@ static void test_odd_names(void **state)
 	struct rescan_result result;
 
 	(void)state;
-	run("touch \"$(printf 'new\\nline')\" \"$(printf '\\377\\376')\" -- '-x' && mkdir .snapshots && touch .snapshots/y");
+	tree_run("touch \"$(printf 'new\\nline')\" \"$(printf '\\377\\376')\" -- '-x' && mkdir .snapshots && touch .snapshots/y");
 	memset(name, 'n', 255);
 	name[255] = '\0';
-	run("touch %s", name);
-	create_volume();
+	tree_run("touch %s", name);
+	tree_volume_create();
 	result = scan(true, true);
 	ASSERT_COUNTS(result, 7, 6, 0);
 	assert_int_equal(name_row("", "new\nline"), PRESENT);
 	assert_int_equal(name_row("", name), PRESENT);
 	capture();
-	run("rm %s '%s'", name, "\377\376");
+	tree_run("rm %s '%s'", name, "\377\376");
 	result = scan(true, true);
 	ASSERT_COUNTS(result, 7, 2, 2); /* rows of inodes stay until they are captured */
 	assert_int_equal(name_row("", "\377\376"), ABSENT);
@@ -402,7 +320,7 @@ static void test_stop(void **state)
 
 	(void)state;
 	make_tree();
-	create_volume();
+	tree_volume_create();
 	assert_int_equal(rescan_run(volume, true, true, &stop, NULL, &result, &error), ERR_ABANDONED);
 	stop = false;
 	OK(rescan_run(volume, true, true, &stop, NULL, &result, NULL));
@@ -416,7 +334,7 @@ static void put_journal_inode(const char *path, int64_t epoch, bool whole, bool 
 	struct stat st;
 	char full[512];
 
-	snprintf(full, sizeof full, "%s/%s", tree, path);
+	snprintf(full, sizeof full, "%s/%s", tree_path, path);
 	assert_int_equal(stat(full, &st), 0);
 	OK(db_begin(volume_db(volume), false, &conn, &error));
 	OK(db_step(conn, &error,
@@ -443,11 +361,11 @@ static void test_i12_journaled(void **state)
 	struct rescan_result result;
 
 	(void)state;
-	run("for i in known changed new part; do printf old >$i; done");
-	create_volume();
-	run("rm new part");
+	tree_run("for i in known changed new part; do printf old >$i; done");
+	tree_volume_create();
+	tree_run("rm new part");
 	capture();
-	run("printf new! | tee known >changed && printf new >new && printf new >part");
+	tree_run("printf new! | tee known >changed && printf new >new && printf new >part");
 	put_journal_inode("known", 3, false, true);
 	put_journal_inode("changed", 3, false, false);
 	put_journal_inode("new", 3, true, true);
@@ -473,14 +391,14 @@ static void test_i9_unsettled(void **state)
 
 	(void)state;
 	make_tree();
-	create_volume();
+	tree_volume_create();
 	capture();
 	put_unsettled("a/g");
 	result = scan(false, true);
 	ASSERT_COUNTS(result, 0, 0, 0);
 	result = scan(true, false);
 	ASSERT_COUNTS(result, 0, 0, 0);
-	sql("DELETE FROM meta WHERE name='boot_id'");
+	tree_volume_sql("DELETE FROM meta WHERE name='boot_id'");
 	result = scan(false, false);
 	ASSERT_COUNTS(result, 1, 0, 0);
 	assert_int_equal(inode_row("a/g"), 7);
@@ -497,18 +415,6 @@ static void test_i9_unsettled(void **state)
 static void nothing(void *context)
 {
 	(void)context;
-}
-
-static int64_t count(const char *text)
-{
-	struct db_conn *conn;
-	int64_t value;
-
-	OK(db_read_begin(volume_db(volume), &conn, &error));
-	assert_int_equal(db_step(conn, &error, text, ""), 1);
-	value = sqlite3_column_int64(db_last(conn), 0);
-	db_read_end(volume_db(volume), conn);
-	return value;
 }
 
 /* As an operation would: a rename that is journaled, of something that the walk (by the order of its stack) can't meet any more. */
@@ -534,10 +440,10 @@ static void test_moved_meanwhile(void **state)
 
 	(void)state;
 	make_tree();
-	create_volume();
+	tree_volume_create();
 	capture();
 	OK(volume_start_journal(volume, nothing, NULL, &clean, &same_boot, &error));
-	run("mkdir -p n1/n2 d/n3 && touch n1/n2/deep d/n3/unseen && mv n1 a/b/c/n1");
+	tree_run("mkdir -p n1/n2 d/n3 && touch n1/n2/deep d/n3/unseen && mv n1 a/b/c/n1");
 	journal_name("a/b/c", "n1", "a/b/c/n1");
 	journal_name("a/b/c/n1/n2", "deep", "a/b/c/n1/n2/deep");
 	journal_name("d", "n3", "d/n3");
@@ -570,27 +476,27 @@ static void test_backlog_to_journal(void **state)
 
 	(void)state;
 	make_tree();
-	create_volume();
+	tree_volume_create();
 	capture();
-	run("printf more >>f && touch a/new && rm pipe");
+	tree_run("printf more >>f && touch a/new && rm pipe");
 	OK(volume_start_journal(volume, nothing, NULL, &clean, &same_boot, &error));
 	result = scan(clean, same_boot);
 	ASSERT_COUNTS(result, 4, 2, 1); /* root, a, f, a/new */
 	/* As another writer of the table leaves it. */
-	sql("UPDATE backlog_inode SET type=0; UPDATE backlog_name SET child_type=0");
+	tree_volume_sql("UPDATE backlog_inode SET type=0; UPDATE backlog_name SET child_type=0");
 	OK(backlog_to_journal(volume, &error));
-	assert_int_equal(count("SELECT count(*) FROM backlog_inode"), 0);
-	assert_int_equal(count("SELECT count(*) FROM backlog_name"), 0);
+	assert_int_equal(tree_volume_int("SELECT count(*) FROM backlog_inode"), 0);
+	assert_int_equal(tree_volume_int("SELECT count(*) FROM backlog_name"), 0);
 	journal_get_counts(volume_journal(volume), &counts);
 	assert_int_equal(counts.dirty_inodes, 4);
 	assert_int_equal(counts.dirty_names, 2);
-	assert_int_equal(count("SELECT count(*) FROM journal_inode WHERE whole=1"), 2);
-	assert_int_equal(count("SELECT count(*) FROM journal_name WHERE child IS NULL"), 1);
+	assert_int_equal(tree_volume_int("SELECT count(*) FROM journal_inode WHERE whole=1"), 2);
+	assert_int_equal(tree_volume_int("SELECT count(*) FROM journal_name WHERE child IS NULL"), 1);
 	OK(backlog_to_journal(volume, &error));
 	/* A clean stop, and the next start: all of it is in the journal, and the scan finds nothing. */
 	volume_close(volume, true);
 	volume = NULL;
-	open_volume();
+	tree_volume_open();
 	OK(volume_start_journal(volume, nothing, NULL, &clean, &same_boot, &error));
 	assert_true(clean && same_boot);
 	result = scan(clean, same_boot);
@@ -607,10 +513,7 @@ static int as_user(void)
 	bool clean, same_boot;
 	int fd;
 
-	in_child = true;
-	if (setgroups(0, NULL) < 0 || setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0)
-		return 77;
-	create_volume();
+	tree_volume_create();
 	if (backing_has_handles(volume_backing(volume)))
 		return 2;
 	OK(volume_start_journal(volume, nothing, NULL, &clean, &same_boot, &error));
@@ -633,7 +536,7 @@ static int as_user(void)
 	close(fd);
 	/* From the catalogue alone. */
 	volume_close(volume, true);
-	open_volume();
+	tree_volume_open();
 	fd = backing_reopen_key(volume_backing(volume), &h, O_RDONLY);
 	if (fd != -ESTALE)
 		return 7;
@@ -651,22 +554,12 @@ static int as_user(void)
 
 static void test_user(void **state)
 {
-	int status;
-	pid_t pid;
-
 	(void)state;
-	if (geteuid() != 0)
-		skip();
 	make_tree();
-	run("chown -R 65534:65534 .");
-	pid = fork();
-	if (pid == 0)
-		_exit(as_user());
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
+	tree_as_nobody(as_user);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, tree_volume_teardown)
 
 int main(void)
 {
