@@ -38,6 +38,7 @@ static int transaction(struct recording *recording)
 	if (recording->conn && recording->rows >= ROWS_MAX) {
 		recording->conn = NULL;
 		rc = db_commit(db, &error);
+		db_tidy(db);
 	}
 	if (rc == 0 && !recording->conn) {
 		recording->rows = 0;

@@ -100,6 +100,7 @@ int rescan_read(struct rescan *r)
 	if (r->conn && r->reads++ < READS_MAX)
 		return 0;
 	rescan_read_end(r);
+	db_tidy(r->db); /* now that we keep nobody from it */
 	return db_read_begin(r->db, &r->conn, r->error);
 }
 
