@@ -25,8 +25,7 @@ static int add_spooled(void *context, const struct spool_row *row)
 	struct volume_rest *out = context;
 
 	out->spool_bytes += (uint64_t)row->size;
-	if (row->state != SPOOL_DONE)
-		out->pending_bytes += (uint64_t)row->size;
+	out->pending_bytes += (uint64_t)row->size;
 	return 0;
 }
 
@@ -67,7 +66,7 @@ static int read_all(struct db_conn *conn, struct volume_rest *out, struct error 
 	find_hash(conn, out);
 	rc = read_journal(conn, out, error);
 	if (rc == 0)
-		rc = spool_row_each(conn, 0, false, add_spooled, out);
+		rc = spool_row_each(conn, 0, true, add_spooled, out);
 	if (rc == 0)
 		rc = backlog_counts(conn, &out->backlog_files, &out->backlog_bytes, &names);
 	if (rc < 0)

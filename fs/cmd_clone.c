@@ -38,7 +38,7 @@ static int read_words(int argc, char **argv, struct clone_words *words, struct s
 
 static void say(const struct volume_config *config, const struct clone_result *made)
 {
-	char at[HUMAN_BYTES], entries[HUMAN_BYTES], bytes[HUMAN_BYTES];
+	char at[HUMAN_BYTES], entries[HUMAN_BYTES], bytes[HUMAN_BYTES], *quoted = human_quoted(config->directory);
 
 	human_time(at, made->time_s);
 	human_count(entries, made->inodes);
@@ -58,7 +58,8 @@ static void say(const struct volume_config *config, const struct clone_result *m
 		       config->file);
 	printf("  config       %s\n\nNext:  yester mount -o take_over %s\n"
 	       "       (the machine that wrote there before is then fenced: it goes on locally, but uploads nothing)\n",
-	       config->file, config->directory);
+	       config->file, quoted ? quoted : "DIR");
+	free(quoted);
 }
 
 int cmd_clone(int argc, char **argv, const struct engine_ops *engine)

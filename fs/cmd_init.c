@@ -63,7 +63,7 @@ static void say_recovery_key(const struct init_result *made)
 
 static void say(const struct volume_config *config, const struct unlock *unlock, const struct init_result *made)
 {
-	char id[33], files[HUMAN_BYTES], bytes[HUMAN_BYTES];
+	char id[33], files[HUMAN_BYTES], bytes[HUMAN_BYTES], *quoted = human_quoted(config->directory);
 
 	hex_encode(id, made->volume_id, sizeof made->volume_id);
 	human_plural(files, made->files, "file");
@@ -73,7 +73,8 @@ static void say(const struct volume_config *config, const struct unlock *unlock,
 	say_keys(config, unlock, made);
 	printf("  config       %s\n", config->file);
 	say_recovery_key(made);
-	printf("\nNext:  yester mount %s\n", config->directory);
+	printf("\nNext:  yester mount %s\n", quoted ? quoted : "DIR");
+	free(quoted);
 }
 
 int cmd_init(int argc, char **argv, const struct engine_ops *engine)

@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,6 +38,7 @@ struct restoring {
 	int64_t cut;                 /* version that holds the present; 0: none was needed */
 	char temporary[TEMPORARY_BYTES];
 	struct extract_result written;
+	struct progress *progress;
 };
 
 static atomic_bool interrupted;
@@ -84,9 +86,28 @@ static int cut(struct restoring *restoring, struct error *error)
 	return rc;
 }
 
+/* Only with --to: in place it is all or nothing. */
+static void say_damaged(void *context, const char *path, const struct error *why)
+{
+	struct restoring *restoring = context;
+	char shown[PATH_MAX];
+
+	progress_clear(restoring->progress);
+	escape_text(shown, sizeof shown, path);
+	fprintf(stderr, "yester: %s: left out: %s\n", shown, why->message);
+}
+
+static void report(void *context, const char *what, uint64_t done, uint64_t total, const char *unit)
+{
+	struct restoring *restoring = context;
+
+	progress_report(restoring->progress, what, done, total, unit);
+}
+
 static int extract(struct restoring *restoring, struct error *error)
 {
-	struct extract_options options = { .jobs = JOBS, .stop = &interrupted };
+	struct extract_options options = { .jobs = JOBS, .stop = &interrupted, .progress = report, .context = restoring,
+					   .damaged = restoring->to ? say_damaged : NULL };
 	uint8_t random[8];
 	char hex[17];
 	int rc;
@@ -94,11 +115,11 @@ static int extract(struct restoring *restoring, struct error *error)
 	io_random(random, sizeof random);
 	hex_encode(hex, random, sizeof random);
 	snprintf(restoring->temporary, sizeof restoring->temporary, ".yester-restore-%s", hex);
-	options.progress = progress_report;
-	options.context = progress_new(stderr);
+	restoring->progress = progress_new(stderr);
 	rc = extract_tree(unmounted_volume(restoring->unmounted), restoring->version.row.seq, restoring->version.ino,
 			  restoring->place.dirfd, restoring->temporary, &options, &restoring->written, error);
-	progress_free(options.context);
+	progress_free(restoring->progress);
+	restoring->progress = NULL;
 	if (rc < 0 && atomic_load(&interrupted))
 		rc = error_set(error, ERR_FAILED, EINTR, "%s: interrupted; it is as it was", restoring->place.shown);
 	return rc;
@@ -136,14 +157,26 @@ static int write_out(struct restoring *restoring, struct error *error)
 	return rc;
 }
 
-static void say(struct restoring *restoring)
+static void say_undo(const struct restoring *restoring)
 {
-	char at[HUMAN_BYTES], bytes[HUMAN_BYTES], entries[HUMAN_BYTES], undo[40];
+	char *quoted = human_quoted(restoring->place.shown), name[40];
 
+	restore_version_name(unmounted_volume(restoring->unmounted), restoring->cut, name);
+	if (name[0] && quoted && restoring->place.exists)
+		printf("Undo:  yester restore %s --at %s\n", quoted, name);
+	free(quoted);
+}
+
+static void say(const struct restoring *restoring)
+{
+	char at[HUMAN_BYTES], bytes[HUMAN_BYTES], entries[HUMAN_BYTES], shown[PATH_MAX], from[PATH_MAX];
+
+	escape_text(shown, sizeof shown, restoring->place.shown);
+	escape_text(from, sizeof from, restoring->path);
 	human_time(at, restoring->version.row.time_s);
 	human_size(bytes, restoring->written.bytes);
 	human_count(entries, restoring->written.inodes);
-	printf("%s is as %s was at %s", restoring->place.shown, restoring->to ? restoring->path : "it", at);
+	printf("%s is as %s was at %s", shown, restoring->to ? from : "it", at);
 	if (restoring->written.inodes == 1)
 		printf(" (%s)\n", bytes);
 	else
@@ -154,9 +187,7 @@ static void say(struct restoring *restoring)
 	}
 	if (restoring->cut == 0)
 		return;
-	restore_version_name(unmounted_volume(restoring->unmounted), restoring->cut, undo);
-	if (undo[0] && restoring->place.exists)
-		printf("Undo:  yester restore %s --at %s\n", restoring->path, undo);
+	say_undo(restoring);
 	if (!restoring->place.mounted)
 		printf("Not uploaded yet: the next yester mount or yester sync does that.\n");
 }
@@ -177,8 +208,12 @@ static int restore(struct restoring *restoring, const struct engine_ops *engine,
 		rc = cut(restoring, error);
 	if (rc == 0)
 		rc = write_out(restoring, error);
-	if (rc == 0)
-		say(restoring);
+	if (rc < 0)
+		return rc;
+	say(restoring);
+	if (restoring->written.damaged > 0)
+		rc = error_set(error, ERR_CORRUPT, 0, "%s: %llu damaged files were left out; see above, and yester check", place->shown,
+			       (unsigned long long)restoring->written.damaged);
 	return rc;
 }
 

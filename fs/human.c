@@ -1,7 +1,9 @@
 #include "human.h"
 
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -64,4 +66,35 @@ void human_plural(char out[HUMAN_BYTES], uint64_t count, const char *noun)
 
 	human_count(number, count);
 	snprintf(out, HUMAN_BYTES, "%.26s %.10s%s", number, noun, count == 1 ? "" : "s");
+}
+
+static bool is_plain(const char *text)
+{
+	for (const char *at = text; *at; at++)
+		if (!(*at >= 'a' && *at <= 'z') && !(*at >= 'A' && *at <= 'Z') && !(*at >= '0' && *at <= '9') && !strchr("/._-+:@%,=", *at))
+			return false;
+	return text[0] != '\0';
+}
+
+char *human_quoted(const char *text)
+{
+	/* A quotation mark takes four characters: end, escaped, begin again. */
+	char *out = malloc(4 * strlen(text) + 3), *to = out;
+
+	if (!out)
+		return NULL;
+	if (is_plain(text))
+		return strcpy(out, text);
+	*to++ = '\'';
+	for (; *text; text++) {
+		if (*text == '\'') {
+			memcpy(to, "'\\''", 4);
+			to += 4;
+		} else {
+			*to++ = *text;
+		}
+	}
+	*to++ = '\'';
+	*to = '\0';
+	return out;
 }

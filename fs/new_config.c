@@ -226,7 +226,8 @@ int new_config_environment(struct volume_config *config, struct error *error)
 	rc = take(&config->endpoint, getenv("AWS_ENDPOINT_URL_S3"), getenv("AWS_ENDPOINT_URL"), error);
 	if (rc == 0)
 		rc = take(&config->region, getenv("AWS_REGION"), getenv("AWS_DEFAULT_REGION"), error);
-	return rc ? rc : take(&config->profile, getenv("AWS_PROFILE"), NULL, error);
+	/* Keys in the environment win over a profile there, but a config's profile wins over them. */
+	return rc || getenv("AWS_ACCESS_KEY_ID") ? rc : take(&config->profile, getenv("AWS_PROFILE"), NULL, error);
 }
 
 static int find_directory(const struct new_config *wanted, char **out, struct error *error)

@@ -106,8 +106,9 @@ static bool take_character(char c, char *line, size_t room, size_t *used)
 	return true;
 }
 
-/* One line without echo. What would end us waits, and Ctrl-C is a character, so that the terminal isn't left mute. Its length, or -1. */
-static ssize_t read_mute(int tty, char *line, size_t room)
+/* One line without echo. What would end us waits, and Ctrl-C is a character, so that the terminal isn't left mute. Mute before the question, so that a
+ * fast answer is neither shown nor thrown away. Its length, or -1. */
+static ssize_t ask_mute(int tty, const char *remote, char *line, size_t room)
 {
 	struct termios before, mute;
 	sigset_t block, old;
@@ -125,9 +126,10 @@ static ssize_t read_mute(int tty, char *line, size_t room)
 	sigaddset(&block, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &block, &old);
 	tcsetattr(tty, TCSAFLUSH, &mute);
+	dprintf(tty, "Passphrase or recovery key of %s: ", remote);
 	while (read(tty, &c, 1) == 1 && take_character(c, line, room, &used))
 		;
-	tcsetattr(tty, TCSAFLUSH, &before);
+	tcsetattr(tty, TCSADRAIN, &before);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	dprintf(tty, "\n");
 	line[used] = '\0';
@@ -160,12 +162,11 @@ int secret_options_ask(struct secret_options *secret, const char *remote, struct
 {
 	char line[SECRET_LONGEST];
 	int tty = open("/dev/tty", O_RDWR | O_CLOEXEC), rc = 0;
-	ssize_t length = -1;
+	ssize_t length;
 
 	if (tty < 0)
 		return error_errno(error, errno, "/dev/tty: can't ask for the passphrase; use --passphrase-file");
-	if (dprintf(tty, "Passphrase or recovery key of %s: ", remote) > 0)
-		length = read_mute(tty, line, sizeof line);
+	length = ask_mute(tty, remote, line, sizeof line);
 	close(tty);
 	if (length <= 0) {
 		rc = error_set(error, ERR_KEY, 0, "%s: nothing was typed; it takes the passphrase or the recovery key", remote);

@@ -59,13 +59,13 @@ static void say_safe(struct view *view)
 
 	if (!json_field_text(view->json, "safe_until", text, sizeof text) ||
 	    when_parse(text, view->now_s, &seconds) != WHEN_TIME) {
-		SAY(view, "  safe       nothing yet: the first upload is not complete\n");
+		SAY(view, "  safe       nothing yet: the first upload %s\n", is(view, "unmounted") ? "begins with a mount" : "is not complete");
 		return;
 	}
 	human_time(at, seconds);
 	human_duration(ago, (double)(view->now_s - seconds));
 	SAY(view, "  safe       all changes up to %s", at);
-	SAY(view, view->now_s - seconds < 2 ? " (now)" : " (%s ago)", ago);
+	SAY(view, is(view, "synced") && view->now_s - seconds < 2 ? " (now)" : " (%s ago)", ago);
 	SAY(view, ", version %lld\n", (long long)number(view, "version"));
 }
 
@@ -87,7 +87,7 @@ static void say_pending(struct view *view)
 	human_size(bytes, (uint64_t)pending_bytes);
 	human_duration(oldest, (double)number(view, "oldest_pending_seconds"));
 	if (pending_files == 0 && pending_bytes == 0)
-		SAY(view, "  waiting    nothing\n");
+		SAY(view, "  waiting    nothing%s\n", is(view, "unmounted") ? " that is known" : "");
 	else if (is(view, "unmounted"))
 		SAY(view, "  waiting    %s, %s\n", files, bytes);
 	else
@@ -121,7 +121,7 @@ static void say_advice(struct view *view)
 		SAY(view, "  Another machine has taken this volume over: nothing goes up from here. To take it back:\n"
 			  "  yester umount %s; yester mount -o take_over %s\n", view->directory, view->directory);
 	if (is(view, "unmounted"))
-		SAY(view, "  What changes now is found by the next `yester mount %s` or `yester sync %s`.\n", view->directory,
+		SAY(view, "  What changed since is found by the next `yester mount %s` or `yester sync %s`.\n", view->directory,
 		    view->directory);
 }
 

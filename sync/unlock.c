@@ -32,7 +32,11 @@ int secret_read(const struct unlock *unlock, const struct volume_config *config,
 	if (!passphrase && !file && !recovery && config) {
 		passphrase = config->passphrase_file;
 		file = config->key_file;
+		if (!passphrase && !file && config->encryption)
+			passphrase = getenv("YESTER_PASSPHRASE_FILE");
 	}
+	if (passphrase && !passphrase[0])
+		passphrase = NULL;
 	if (!passphrase && !file && !recovery)
 		return 0;
 	if (recovery) {

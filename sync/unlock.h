@@ -24,7 +24,7 @@ struct secret {
 	enum key_kind kind;
 	struct buf bytes;
 };
-/* Reads what `unlock` names (may be NULL), else what the config names. Nothing named: 0 and given = false. ERR_KEY, ERR_USAGE, ERR_ABSENT, ... */
+/* Reads what `unlock` names (may be NULL), else what the config names, else YESTER_PASSPHRASE_FILE if the config says encrypted. Nothing named: 0 and given = false. ERR_KEY, ERR_USAGE, ERR_ABSENT, ... */
 int secret_read(const struct unlock *unlock, const struct volume_config *config, struct secret *out, struct error *error);
 void secret_wipe(struct secret *secret);
 

@@ -9,7 +9,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -214,6 +214,23 @@ static void test_human(void **state)
 	assert_true(text[0] != '\0');
 }
 
+static void quoted_is(const char *text, const char *wanted)
+{
+	char *quoted = human_quoted(text);
+
+	assert_string_equal(quoted, wanted);
+	free(quoted);
+}
+
+static void test_quoted(void **state)
+{
+	(void)state;
+	quoted_is("/data/docs-1.0", "/data/docs-1.0");
+	quoted_is("", "''");
+	quoted_is("My Docs", "'My Docs'");
+	quoted_is("it's", "'it'\\''s'");
+}
+
 static void test_json_field(void **state)
 {
 	static const char json[] = "{\"a\":{\"n\":-5,\"x\":[1,{\"n\":2}]},\"t\":\"q\\\"\\u00e4\\\\\\u000a\",\"b\":true,\"z\":null, \"n\" : 7}";
@@ -254,7 +271,7 @@ int main(void)
 		cmocka_unit_test(test_bad_words), cmocka_unit_test(test_duration),
 		cmocka_unit_test(test_nearest), cmocka_unit_test(test_mount_convention),
 		cmocka_unit_test(test_names), cmocka_unit_test(test_human),
-		cmocka_unit_test(test_json_field),
+		cmocka_unit_test(test_quoted), cmocka_unit_test(test_json_field),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
