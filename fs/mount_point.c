@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -36,9 +37,12 @@ static void unescape(char *text)
 /* proc_pid_mountinfo(5): ID PARENT MAJ:MIN ROOT MOUNTPOINT OPTIONS [FIELDS...] - TYPE SOURCE SUPEROPTIONS */
 static bool parse_line(char *line, const char *path, struct mount_entry *out)
 {
-	char *words = line, *word = NULL, *type, *source;
-	for (int i = 0; i < 5; i++)
+	char *words = line, *word = NULL, *device = NULL, *type, *source;
+	for (int i = 0; i < 5; i++) {
 		word = strsep(&words, " ");
+		if (i == 2)
+			device = word;
+	}
 	if (!word || !words)
 		return false;
 	unescape(word);
@@ -51,6 +55,7 @@ static bool parse_line(char *line, const char *path, struct mount_entry *out)
 	if (!type || !source)
 		return false;
 	unescape(source);
+	snprintf(out->device, sizeof(out->device), "%s", device);
 	snprintf(out->type, sizeof(out->type), "%s", type);
 	snprintf(out->source, sizeof(out->source), "%s", source);
 	return true;
@@ -80,8 +85,8 @@ bool mount_point_is_yester(const char *path)
 
 bool mount_point_is_dead(const char *path)
 {
-	struct stat st;
-	return mount_point_is_yester(path) && stat(path, &st) != 0 && errno == ENOTCONN;
+	struct statfs st; /* stat(2) would be answered from the kernel's cache for a while */
+	return mount_point_is_yester(path) && statfs(path, &st) != 0 && errno == ENOTCONN;
 }
 
 static int check_kernel(struct error *error)

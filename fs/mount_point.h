@@ -8,6 +8,7 @@
 #include <stdbool.h>
 
 struct mount_entry {
+	char device[24];   /* "0:39": says which mount it is as long as it is there */
 	char type[64];     /* "fuse.yester" */
 	char source[4096];
 };

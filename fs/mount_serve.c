@@ -24,6 +24,7 @@ struct serving {
 	struct fs fs;
 	struct engine *engine;
 	struct control *control;
+	struct mount_entry mount; /* what session_mount made */
 	pthread_t signals;
 	pthread_mutex_t lock;
 	int64_t drain_until_ns; /* lock; monotonic: how long the last uploads may take, once the mount is gone */
@@ -185,6 +186,8 @@ static int open_all(struct serving *serving, struct error *error)
 				   &serving->control, error);
 	if (rc == 0)
 		rc = session_mount(fs, request->mountpoint, error);
+	if (rc == 0 && !mount_point_find(request->mountpoint, &serving->mount))
+		rc = error_set(error, ERR_FAILED, 0, "%s: was mounted, but is not there", request->mountpoint);
 	return rc;
 }
 
@@ -212,6 +215,16 @@ static void close_all(struct serving *serving, struct error *result, int64_t *ve
 	volume_close(serving->fs.volume, true);
 }
 
+/* The loop ended by itself although the mount is there: something broke. */
+static void unmount_rest(struct serving *serving)
+{
+	struct mount_entry now;
+	struct error error;
+	if (mount_point_find(serving->request->mountpoint, &now) && strcmp(now.device, serving->mount.device) == 0 &&
+	    mount_point_unmount(serving->request->mountpoint, true, &error) < 0)
+		log_error("%s", error.message);
+}
+
 static int serve(struct serving *serving, void (*tell)(void *, const struct error *), void *context,
 		 struct error *error)
 {
@@ -227,6 +240,7 @@ static int serve(struct serving *serving, void (*tell)(void *, const struct erro
 	pthread_mutex_unlock(&serving->lock);
 	pthread_kill(serving->signals, SIGUSR2);
 	pthread_join(serving->signals, NULL);
+	unmount_rest(serving);
 	if (rc < 0)
 		return error_set(error, ERR_FAILED, 0, "%s: the connection to the kernel broke",
 				 serving->request->mountpoint);

@@ -13,6 +13,7 @@
 #include "snap_node.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -233,13 +234,21 @@ void session_exit(struct fs *fs)
 	pthread_kill(loop_thread, SIGUSR1);
 }
 
+static bool connection_is_dead(struct fuse_session *session)
+{
+	struct pollfd one = {.fd = fuse_session_fd(session)};
+	return one.fd >= 0 && poll(&one, 1, 0) > 0 && one.revents & POLLERR;
+}
+
 void session_close(struct fs *fs)
 {
 	/* Jobs first: they answer requests of the session, and use open files. */
 	pool_free(fs->sync_pool);
 	pool_free(fs->history_pool);
 	if (fs->session) {
-		fuse_session_unmount(fs->session);
+		/* It unmounts by path: were our mount gone from there already (umount -l), it would take what lies beneath, the user's disk perhaps. With a dead connection it only frees. */
+		if (connection_is_dead(fs->session))
+			fuse_session_unmount(fs->session);
 		fuse_session_destroy(fs->session);
 	}
 	handle_close_all(fs);

@@ -13,7 +13,7 @@ int session_mount(struct fs *fs, const char *mountpoint, struct error *error);
 int session_loop(struct fs *fs);
 /* From another thread: makes the loop end although the mount is still there. */
 void session_exit(struct fs *fs);
-/* Unmounts what is left, closes the connection, and closes what the kernel held open. After session_open failed: fine. */
+/* Closes the connection, and what the kernel held open. Unmounts nothing: what is left of a mount answers ENOTCONN. After session_open failed: fine. */
 void session_close(struct fs *fs);
 
 #endif
