@@ -56,8 +56,8 @@ static void say(const struct volume_config *config, const struct clone_result *m
 	if (config->encryption && !config->key_file && !config->passphrase_file)
 		printf("  The passphrase is not kept here: set YESTER_PASSPHRASE_FILE, or passphrase_file in %s, before mounting.\n",
 		       config->file);
-	printf("  config       %s\n\nNext:  yester mount -o take_over %s\n"
-	       "       (the machine that wrote there before is then fenced: it goes on locally, but uploads nothing)\n",
+	printf("  config       %s\n\nNext:  yester mount %s\n"
+	       "       This machine then writes to the remote. One that did so before is fenced: it goes on locally, but uploads nothing.\n",
 	       config->file, quoted ? quoted : "DIR");
 	free(quoted);
 }

@@ -30,9 +30,6 @@ static void say_error(struct engine_status *status, const struct volume_config *
 	else if (rest->fenced)
 		snprintf(status->last_error, sizeof status->last_error,
 			 "another machine has taken this volume over; yester mount -o take_over %.200s takes it back", config->directory);
-	else if (rest->must_take_over)
-		snprintf(status->last_error, sizeof status->last_error,
-			 "a fresh clone: its first mount is yester mount -o take_over %.200s", config->directory);
 	else if (rest->uploads_held)
 		snprintf(status->last_error, sizeof status->last_error,
 			 "most of the tree has gone, and nothing goes up: bring it back, or yester mount -o accept_loss %.200s",
@@ -66,8 +63,10 @@ static int rest_json(const struct volume_config *config, struct buf *out, struct
 	status.backlog_files = rest.backlog_files;
 	status.backlog_bytes = rest.backlog_bytes;
 	say_error(&status, config, &rest);
-	return status_json(config, &status, clock_wall_ns(), NULL, out) < 0 ?
-		       error_set(error, ERR_NOMEM, 0, "%s: out of memory", config->name) : 0;
+	/* The empty text puts a NUL behind the JSON, as there is one behind a daemon's. */
+	if (status_json(config, &status, clock_wall_ns(), NULL, out) < 0 || buf_printf(out, "%s", "") < 0)
+		return error_set(error, ERR_NOMEM, 0, "%s: out of memory", config->name);
+	return 0;
 }
 
 static int volume_json(const struct volume_config *config, struct buf *out, struct error *error)

@@ -54,7 +54,7 @@ static const struct help {
 	  "                           it into)\n" },
 	{ "clone", "REMOTE DIR [--at TIME] [--name NAME]", "recover a volume from its remote, onto a new machine",
 	  "Fills DIR, which must be absent or empty, from the newest version. Asks for the passphrase or recovery key when it needs\n"
-	  "one, on a terminal. The first mount of a clone is a take-over: `yester mount -o take_over DIR`.\n"
+	  "one, on a terminal. Its first mount or sync takes the volume over: the machine that wrote there before is fenced.\n"
 	  "\n"
 	  "  --at TIME                the tree as it was then (see yester restore --help)\n"
 	  "  --name NAME              name of the volume on this machine (default: from DIR)\n"

@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "history.h"
+#include "log.h"
 #include "progress.h"
 
 #include <errno.h>
@@ -50,6 +51,8 @@ static int open_any(const struct volume_config *config, const struct engine_ops 
 
 	if (!unmounted)
 		return error_set(error, ERR_NOMEM, ENOMEM, "%s: out of memory", config->name);
+	/* What the engine has to say is either an error of the verb, told once by it, or mended by trying again. */
+	log_open("yester", LOG_LEVEL_NONE, false);
 	unmounted->ops = ops;
 	pthread_mutex_init(&unmounted->lock, NULL);
 	clock_cond_init(&unmounted->wake);

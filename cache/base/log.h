@@ -7,7 +7,7 @@
 
 #include <stdbool.h>
 
-enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
+enum log_level { LOG_LEVEL_NONE = -1, LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBUG };
 
 /* `ident` is kept, not copied. to_syslog: syslog(3) instead of stderr. Call before threads start. */
 void log_open(const char *ident, enum log_level highest, bool to_syslog);
