@@ -2,6 +2,7 @@
 
 #include "catalogue.h"
 #include "clock.h"
+#include "history.h"
 #include "io.h"
 #include "log.h"
 #include "rescan.h"
@@ -407,6 +408,8 @@ struct remote *volume_remote(struct volume *volume)
 
 void volume_set_remote(struct volume *volume, struct remote *remote)
 {
+	if (!remote)
+		history_stop(); /* reading ahead may be using the one that goes */
 	volume->remote = remote;
 }
 

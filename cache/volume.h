@@ -50,6 +50,7 @@ struct node_table *volume_nodes(struct volume *volume);
 struct journal *volume_journal(struct volume *volume);     /* NULL before volume_start_journal */
 struct chunk_cache *volume_chunk_cache(struct volume *volume);
 struct remote *volume_remote(struct volume *volume);       /* set by the engine */
+/* NULL: takes it away, once nothing reads ahead with it any more; no history_read may be under way. */
 void volume_set_remote(struct volume *volume, struct remote *remote);
 /* O_RDONLY|O_NOATIME descriptor of the live file with that catalogue number, or -1: history reads unchanged chunks from it (I25). */
 int volume_open_live(struct volume *volume, int64_t ino);
