@@ -4,6 +4,7 @@
 #   make V=1                 show the commands
 #   make check               unit tests; check-san: the same under address and undefined sanitizers
 #   make test [T="NAME..."]  everything that CI runs (installs the test packages when root)
+#   make simulate [ARGS="VERSIONS FILES"]   the catalogue after a long history: sizes and times
 #   make lint                shellcheck, mandoc, rules of the text and of who includes what
 #   make fuzz                build/fuzz/fuzz_*: each takes files and mutates them (tests/fuzz/replay.c)
 #   make install [DESTDIR=] [PREFIX=/usr/local] [SBINDIR=/sbin]; uninstall; clean
@@ -95,7 +96,7 @@ EXERCISE_BIN := $(patsubst tests/lib/%.c,$(BUILD)/lib/%,$(EXERCISE_SRC))
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 PROGRAM := $(if $(filter fs/main.c,$(FS_SRC)),$(BUILD)/yester)
 
-.PHONY: all unit fuzz check check-san test lint install uninstall clean
+.PHONY: all unit fuzz check check-san test simulate lint install uninstall clean
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -190,6 +191,14 @@ check-san:
 test:
 	@tests/run $(T)
 
+simulate: $(BUILD)/bench/simulate_catalogue
+	$< $(ARGS)
+
+$(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(CACHE_LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(call link,$^ $(CORE_LIBS))
+
 lint:
 	@scripts/lint
 
@@ -219,4 +228,4 @@ clean:
 	rm -rf $(BUILD)
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(CACHE_SRC) $(SYNC_SRC) $(FS_SRC) $(TESTLIB_SRC) $(UNIT_SRC) $(FUZZ_SRC) \
-$(EXERCISE_SRC) tests/fuzz/replay.c)
+$(EXERCISE_SRC) tests/fuzz/replay.c $(wildcard tests/bench/*.c))
