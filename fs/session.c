@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -192,13 +193,38 @@ int session_open(struct fs *fs, const char *directory, const struct mount_option
 	return 0;
 }
 
+/* fusermount3 tells its reasons on stderr only, which in the daemon is nobody's. Its first line goes to `message`. */
+static int mount_listening(struct fuse_session *session, const char *mountpoint, char *message, size_t room)
+{
+	int saved = dup(STDERR_FILENO), heard = memfd_create("fusermount3", MFD_CLOEXEC);
+	if (saved >= 0 && heard >= 0)
+		dup2(heard, STDERR_FILENO);
+	int rc = fuse_session_mount(session, mountpoint);
+	if (saved >= 0 && heard >= 0) {
+		dup2(saved, STDERR_FILENO);
+		ssize_t count = pread(heard, message, room - 1, 0);
+		message[count > 0 ? count : 0] = '\0';
+		message[strcspn(message, "\n")] = '\0';
+	}
+	if (saved >= 0)
+		close(saved);
+	if (heard >= 0)
+		close(heard);
+	return rc;
+}
+
 int session_mount(struct fs *fs, const char *mountpoint, struct error *error)
 {
+	char message[256] = "";
 	last_fuse_message[0] = '\0';
-	if (fuse_session_mount(fs->session, mountpoint) == 0)
+	int rc = geteuid() == 0 ? fuse_session_mount(fs->session, mountpoint)
+				: mount_listening(fs->session, mountpoint, message, sizeof(message));
+	if (rc == 0)
 		return 0;
 	return error_set(error, ERR_FAILED, 0, "%s: can't be mounted: %s", mountpoint,
-			 last_fuse_message[0] ? last_fuse_message : "fusermount3 refuses");
+			 message[0]		? message
+			 : last_fuse_message[0] ? last_fuse_message
+						: "the kernel refuses");
 }
 
 static void do_nothing(int number)
