@@ -206,8 +206,8 @@ static int apply_name(struct apply *apply, sqlite3_stmt *row)
 
 static int apply_extent(struct apply *apply, sqlite3_stmt *row)
 {
-	int64_t ino = db_int(row, 0), start = db_int(row, 1), end = start + db_int(row, 3), other;
-	bool found;
+	int64_t ino = db_int(row, 0), start = db_int(row, 1), end = start + db_int(row, 3), other = 0;
+	bool found = false;
 	int rc = end_extent(apply, ino, start);
 
 	/* The neighbours among what is there now; what is inserted later looks again. */
