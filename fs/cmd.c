@@ -1,11 +1,15 @@
 #include "cmd.h"
 
 #include <stdio.h>
+#include <string.h>
 
 int cmd_fail(const struct error *error)
 {
+	/* The store did not answer: the layer that says so does not know for whom. */
+	bool advise = error->code == ERR_RETRY && !strchr(error->message, ';');
+
 	fflush(stdout);
-	fprintf(stderr, "yester: %s\n", error->message);
+	fprintf(stderr, "yester: %s%s\n", error->message, advise ? "; check the network and the remote's address, then try again" : "");
 	switch (error->code) {
 	case ERR_USAGE:
 		return 2;
