@@ -225,6 +225,5 @@ start_gateway() {
 }
 
 gateway_bucket() { # NAME
-	curl -fsS -o /dev/null --aws-sigv4 "aws:amz:$AWS_REGION:s3" -u "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY" \
-		-X PUT "$AWS_ENDPOINT_URL/$1" || fail "cannot make the bucket $1"
+	tests/lib/s3curl.py make-bucket "$1" || fail "cannot make the bucket $1"
 }

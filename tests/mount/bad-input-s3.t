@@ -1,0 +1,48 @@
+#!/bin/bash
+# Wrong bucket, wrong credentials, wrong volume, against a real S3 server; and a mount without the environment that init had.
+# timeout: 300
+
+. tests/lib/lib.sh
+need_mount
+start_gateway
+gateway_bucket yester-bad
+mkdir "$TEST_TMP/plain"
+
+expect_line 1 'no-such-bucket' init "$TEST_TMP/plain" s3://no-such-bucket/x
+right=$AWS_SECRET_ACCESS_KEY AWS_SECRET_ACCESS_KEY=wrong
+expect_line 1 '403|[Dd]enied|[Ss]ignature|credentials' init "$TEST_TMP/plain" s3://yester-bad/x
+AWS_SECRET_ACCESS_KEY=$right
+right=$AWS_ACCESS_KEY_ID AWS_ACCESS_KEY_ID=nobody
+expect_line 1 '403|[Dd]enied|InvalidAccessKeyId|credentials' init "$TEST_TMP/plain" s3://yester-bad/x
+AWS_ACCESS_KEY_ID=$right
+[ -z "$(ls "$YESTER_CONFIG_DIR" "$YESTER_STATE_DIR" 2>/dev/null)" ] || fail "left behind: $(ls -R "$YESTER_CONFIG_DIR" "$YESTER_STATE_DIR")"
+
+REMOTE=s3://yester-bad/deep/prefix new_volume v
+grep -qx "endpoint = $AWS_ENDPOINT_URL" "$YESTER_CONFIG_DIR/v.conf" || fail "init did not keep the endpoint"
+grep -qx "region = $AWS_REGION" "$YESTER_CONFIG_DIR/v.conf" || fail "init did not keep the region"
+! grep -qF "$AWS_SECRET_ACCESS_KEY" -r "$YESTER_CONFIG_DIR" "$YESTER_STATE_DIR" "$TEST_TMP/v.init" || fail "init wrote the secret key somewhere"
+expect_line 1 'a volume is already there; yester clone' init "$TEST_TMP/plain" s3://yester-bad/deep/prefix/
+expect_line 1 'no yester volume' check s3://yester-bad/deep
+
+# As at boot: credentials only in the user's file, nothing else.
+printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" >"$TEST_TMP/credentials"
+chmod 600 "$TEST_TMP/credentials"
+unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_ENDPOINT_URL AWS_REGION
+export AWS_SHARED_CREDENTIALS_FILE=$TEST_TMP/credentials
+mount_volume "$DIR"
+echo one >"$DIR/file"
+expect 0 sync "$DIR" --timeout 60s
+expect 0 check "$DIR" --read-data
+[[ $OUT = *"no damage"* ]] || fail "check: $OUT"
+
+# Credentials that stop working: local work goes on, and status says what is wrong and until when all is safe.
+sed -i 's/^aws_secret_access_key.*/aws_secret_access_key = wrong/' "$TEST_TMP/credentials"
+umount_volume "$DIR" || fail "umount: exit code $?"
+mount_volume "$DIR"
+echo two >"$DIR/file"
+expect_line 4 '.' sync "$DIR" --timeout 5s
+[ "$(cat "$DIR/file")" = two ] || fail "local work does not go on"
+state=$(status_field "$DIR" state)
+[ "$state" = degraded ] || [ "$state" = offline ] || fail "state is $state with wrong credentials"
+[ "$(status_field "$DIR" last_error)" != null ] || fail "status has no last_error"
+expect 4 umount "$DIR" --timeout 2s
