@@ -1,0 +1,296 @@
+#include "import.h"
+
+#include "clock.h"
+#include "failpoint.h"
+#include "io.h"
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define BATCH_INODES 20000
+#define BATCH_BYTES (UINT64_C(256) << 20)
+#define ROWS_AT_ONCE 256
+
+/* ---------------------------------------------------------------- one inode: a sealer's work */
+
+struct source { /* an open file, not frozen */
+	int fd;
+	struct stat before;
+};
+
+static int read_live(void *context, void *data, size_t length, int64_t offset, struct error *error)
+{
+	const struct source *source = context;
+	ssize_t got = io_pread(source->fd, data, length, offset);
+
+	if (got < 0)
+		return error_errno(error, errno, "reading a file of the tree");
+	memset((uint8_t *)data + got, 0, length - (size_t)got); /* shrunk: source_finish sees it */
+	return 0;
+}
+
+static int64_t next_live(void *context, int64_t offset, int64_t end)
+{
+	const struct source *source = context;
+	off_t at = lseek(source->fd, offset, SEEK_DATA);
+
+	if (at < 0)
+		return errno == ENXIO ? end : offset;
+	return at < end ? at : end;
+}
+
+static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
+
+static int source_finish(void *context, struct error *error)
+{
+	const struct source *source = context;
+	const struct stat *before = &source->before;
+	struct stat after;
+
+	FAILPOINT("import/file-read");
+	if (fstat(source->fd, &after) < 0)
+		return error_errno(error, errno, "a file of the tree");
+	if (after.st_size == before->st_size && same_time(after.st_mtim, before->st_mtim) && same_time(after.st_ctim, before->st_ctim))
+		return 0;
+	return error_set(error, ERR_BUSY, 0, "a file changed while it was read");
+}
+
+static int open_inode(struct backing *backing, const struct seal_ino *ino)
+{
+	if (!S_ISREG(ino->type))
+		return backing_reopen_key(backing, &ino->key, O_PATH | O_NOFOLLOW);
+	int fd = backing_reopen_key(backing, &ino->key, O_RDONLY | O_NOATIME);
+	return fd == -EPERM ? backing_reopen_key(backing, &ino->key, O_RDONLY) : fd;
+}
+
+static int seal_open_inode(struct seal_worker *worker, struct seal_ino *ino, int fd, const struct attrs *attrs, int64_t now_ns,
+			   struct error *error)
+{
+	struct source source = {.fd = fd, .before = attrs->st};
+	struct seal_content content = {.read = read_live, .next_data = next_live, .finish = source_finish, .context = &source,
+				       .size = attrs->st.st_size};
+	bool any = false;
+	int rc = 0;
+
+	if (S_ISREG(attrs->st.st_mode))
+		rc = seal_file(worker, ino->ino, &content, NULL, &any, error);
+	if (rc == ERR_BUSY) {
+		ino->deferred = true;
+		return 0;
+	}
+	if (!rc)
+		rc = seal_inode_row(worker, ino, attrs, !any, error); /* other rows of an inode never change without this one */
+	if (rc)
+		return rc;
+	ino->whole = true;
+	seal_captured(worker, ino, attrs, now_ns);
+	return 0;
+}
+
+static int capture(struct seal_worker *worker, struct seal_ino *ino, struct error *error)
+{
+	struct backing *backing = volume_backing(worker->sealing->env->volume);
+	int fd = open_inode(backing, ino);
+	int64_t now_ns = clock_wall_ns();
+	struct attrs attrs = {0};
+	int rc;
+
+	if (fd == -ESTALE || fd == -ENOENT) {
+		ino->vanished = true;
+		return 0;
+	}
+	if (fd < 0)
+		return error_errno(error, -fd, "opening a file of the tree (inode %lld)", (long long)ino->ino);
+	rc = backing_attrs(backing, fd, &attrs);
+	if (rc) {
+		rc = error_errno(error, -rc, "attributes of a file of the tree");
+	} else if (attrs.st.st_nlink == 0) {
+		ino->vanished = true;
+	} else {
+		ino->row.size = attrs.st.st_size;
+		rc = seal_open_inode(worker, ino, fd, &attrs, now_ns, error);
+	}
+	attrs_free(&attrs);
+	close(fd);
+	return rc;
+}
+
+/* ---------------------------------------------------------------- the rows of a batch */
+
+struct batch {
+	struct sealing *sealing;
+	struct import *import;
+	struct error *error;
+	struct node_key dir_key; /* of dir_fd */
+	int dir_fd;              /* of the directory of the last name; or -errno */
+};
+
+static bool is_full(const struct batch *batch)
+{
+	return batch->sealing->work_count >= BATCH_INODES || batch->sealing->name_count >= 2 * BATCH_INODES ||
+	       batch->sealing->work_bytes >= BATCH_BYTES;
+}
+
+static int open_directory(struct batch *batch, const struct node_key *key)
+{
+	struct backing *backing = volume_backing(batch->sealing->env->volume);
+
+	if (batch->dir_key.length == key->length && memcmp(batch->dir_key.bytes, key->bytes, key->length) == 0)
+		return batch->dir_fd;
+	if (batch->dir_fd >= 0)
+		close(batch->dir_fd);
+	batch->dir_key = *key;
+	batch->dir_fd = backing_reopen_key(backing, key, O_PATH | O_DIRECTORY);
+	return batch->dir_fd;
+}
+
+static int want(struct batch *batch, struct seal_ino *ino, int64_t bytes)
+{
+	if (ino->captured)
+		return 0;
+	return seal_want(batch->sealing, ino, S_ISREG(ino->type) && bytes > 0 ? (uint64_t)bytes : 0, batch->error);
+}
+
+/* The name as it is now: what the rescan saw may be old. What happens to it from now on is in the journal. */
+static int add_name(struct batch *batch, const struct backlog_name *row)
+{
+	struct sealing *sealing = batch->sealing;
+	int fd = open_directory(batch, &row->dir);
+	struct seal_ino *dir, *child = NULL;
+	struct node_key key;
+	struct stat st;
+	int found = fd < 0 ? fd : backing_identify(volume_backing(sealing->env->volume), fd, row->name, &key, &st, NULL);
+	int rc = seal_ino_by_key(sealing, &row->dir, S_IFDIR, &dir, batch->error);
+
+	if (rc)
+		return rc;
+	seal_ino_number(sealing, dir);
+	if (found && found != -ENOENT && found != -ESTALE && found != -ENOTDIR)
+		return error_errno(batch->error, -found, "looking up a name of the tree");
+	if (fd >= 0 && !dir->known)
+		rc = want(batch, dir, 0);
+	if (!rc && !found)
+		rc = seal_ino_by_key(sealing, &key, st.st_mode, &child, batch->error);
+	if (!rc)
+		rc = seal_name_add(sealing, dir, row->name, child, row->num, batch->error);
+	if (!rc && child)
+		rc = want(batch, child, st.st_size);
+	return rc;
+}
+
+/* An inode of which only attributes or bytes differ; or one whose names were put off, which then is not wanted yet. */
+static int add_inode(struct batch *batch, const struct backlog_inode *row)
+{
+	struct sealing *sealing = batch->sealing;
+	int fd = backing_reopen_key(volume_backing(sealing->env->volume), &row->key, O_PATH | O_NOFOLLOW);
+	struct seal_ino *ino;
+	struct stat st = {0};
+	int rc;
+
+	if (fd < 0 && fd != -ESTALE && fd != -ENOENT)
+		return error_errno(batch->error, -fd, "opening a file of the tree");
+	if (fd >= 0) {
+		int failed = fstat(fd, &st) < 0 ? errno : 0;
+		close(fd);
+		if (failed)
+			return error_errno(batch->error, failed, "a file of the tree");
+	}
+	rc = seal_ino_by_key(sealing, &row->key, st.st_mode, &ino, batch->error);
+	if (rc)
+		return rc;
+	if (fd < 0) {
+		ino->vanished = true; /* its names are the names' matter: this drops the row */
+		return 0;
+	}
+	return ino->known || ino->added || ino->ino == CATALOGUE_ROOT_INO ? want(batch, ino, st.st_size) : 0;
+}
+
+static int add_names(struct batch *batch, bool *end)
+{
+	struct backlog_name *rows = calloc(ROWS_AT_ONCE, sizeof(*rows));
+	int rc = rows ? 0 : error_errno(batch->error, ENOMEM, "import");
+
+	*end = false;
+	while (!rc && !*end && !is_full(batch)) {
+		struct db_conn *conn = seal_reader_conn(&batch->sealing->reader, batch->error);
+		int count = conn ? backlog_names_next(conn, batch->import->after_name, rows, ROWS_AT_ONCE) : ERR_FAILED;
+		if (count < 0)
+			rc = error_set(batch->error, count, 0, "can't read the backlog");
+		*end = count == 0;
+		for (int i = 0; i < count && !rc && !is_full(batch); i++) {
+			rc = add_name(batch, &rows[i]);
+			batch->import->after_name = rows[i].num;
+		}
+	}
+	free(rows);
+	return rc;
+}
+
+static int add_inodes(struct batch *batch, bool *end)
+{
+	struct backlog_inode *rows = calloc(ROWS_AT_ONCE, sizeof(*rows));
+	int rc = rows ? 0 : error_errno(batch->error, ENOMEM, "import");
+
+	*end = false;
+	while (!rc && !*end && !is_full(batch)) {
+		struct db_conn *conn = seal_reader_conn(&batch->sealing->reader, batch->error);
+		int count = conn ? backlog_inodes_next(conn, batch->import->after_inode, rows, ROWS_AT_ONCE) : ERR_FAILED;
+		if (count < 0)
+			rc = error_set(batch->error, count, 0, "can't read the backlog");
+		*end = count == 0;
+		for (int i = 0; i < count && !rc && !is_full(batch); i++) {
+			rc = add_inode(batch, &rows[i]);
+			batch->import->after_inode = rows[i].num;
+		}
+	}
+	free(rows);
+	return rc;
+}
+
+static int build(struct batch *batch, bool *more)
+{
+	struct sealing *sealing = batch->sealing;
+	bool end;
+	int rc = add_names(batch, &end);
+
+	if (!rc && end)
+		rc = add_inodes(batch, &end);
+	*more = !end;
+	if (!rc)
+		rc = seal_names_settle(sealing, batch->error);
+	FAILPOINT("import/batch");
+	if (!rc)
+		rc = seal_run(sealing, batch->error);
+	if (!rc)
+		rc = seal_names_emit(sealing, batch->error);
+	return rc;
+}
+
+int import_batch(struct seal_env *env, struct import *import, bool *more, struct error *error)
+{
+	struct batch batch = {.import = import, .error = error, .dir_fd = -1};
+	struct import before = *import;
+	bool committed;
+	int rc = sealing_new(env, NULL, &batch.sealing, error);
+
+	*more = false;
+	if (rc)
+		return rc;
+	batch.sealing->partial = true;
+	batch.sealing->capture = capture;
+	rc = build(&batch, more);
+	if (!rc)
+		rc = sealing_commit(batch.sealing, false, &committed, error);
+	FAILPOINT("import/committed");
+	if (rc)
+		*import = before;
+	if (batch.dir_fd >= 0)
+		close(batch.dir_fd);
+	sealing_free(batch.sealing);
+	return rc;
+}

@@ -1,0 +1,319 @@
+#include "pipeline.h"
+
+#include "clock.h"
+#include "io.h"
+#include "log.h"
+#include "pipeline_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NEVER INT64_MAX
+#define SETTLE_NS (60 * NS_PER_S)
+#define LOCAL_TROUBLE_NS (10 * NS_PER_S)
+#define NETWORK_MAX_NS (60 * NS_PER_S)
+#define ABANDONED_MIN_NS (NS_PER_S / 4)
+#define ABANDONED_MAX_NS (5 * NS_PER_S)
+#define LAST_CUT_TRIES 3
+
+/* What the thread sees of the world, once a turn. */
+struct view {
+	bool finishing, asked;
+	uint64_t ticket;
+	int64_t now; /* monotonic */
+	struct upload_status upload;
+	struct journal_counts journal;
+};
+
+static void look(struct pipeline *pipeline, struct view *view)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->woken = false;
+	view->finishing = pipeline->finishing;
+	view->ticket = pipeline->sync_asked;
+	view->asked = view->ticket > pipeline->sync_done;
+	pthread_mutex_unlock(&pipeline->lock);
+	upload_get_status(pipeline->parts.upload, &view->upload);
+	journal_get_counts(volume_journal(pipeline->parts.volume), &view->journal);
+	view->now = clock_mono_ns();
+}
+
+static void wait_until(struct pipeline *pipeline, int64_t until)
+{
+	struct timespec deadline = clock_deadline(until - clock_mono_ns());
+	int rc = 0;
+
+	pthread_mutex_lock(&pipeline->lock);
+	while (!pipeline->woken && rc != ETIMEDOUT)
+		rc = until == NEVER ? pthread_cond_wait(&pipeline->work, &pipeline->lock)
+				    : pthread_cond_timedwait(&pipeline->work, &pipeline->lock, &deadline);
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
+static void set_phase(struct pipeline *pipeline, enum pipeline_phase phase)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->status.phase = phase;
+	pipeline_tell(pipeline);
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
+static enum pipeline_phase phase_of(struct pipeline *pipeline)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	enum pipeline_phase phase = pipeline->status.phase;
+	pthread_mutex_unlock(&pipeline->lock);
+	return phase;
+}
+
+/* ---------------------------------------------------------------- after a failure */
+
+static int64_t pause_after(struct pipeline *pipeline, int rc)
+{
+	uint64_t failures = pipeline->failures < 6 ? pipeline->failures : 6, random;
+	int64_t ceiling;
+
+	switch (rc) {
+	case ERR_ABANDONED:
+	case ERR_TIMEOUT:
+		ceiling = ABANDONED_MIN_NS << failures;
+		return ceiling < ABANDONED_MAX_NS ? ceiling : ABANDONED_MAX_NS;
+	case ERR_RETRY:
+		io_random(&random, sizeof(random));
+		ceiling = NS_PER_S << failures;
+		ceiling = ceiling < NETWORK_MAX_NS ? ceiling : NETWORK_MAX_NS;
+		return NS_PER_S / 4 + (int64_t)(random % (uint64_t)ceiling);
+	case ERR_DENIED:
+	case ERR_CORRUPT:
+	case ERR_FENCED: return NETWORK_MAX_NS;
+	default: return LOCAL_TROUBLE_NS;
+	}
+}
+
+/* Notes the outcome of a step; waits after a failure, unless somebody asks. */
+static void settle_outcome(struct pipeline *pipeline, int rc, const struct error *error)
+{
+	if (!rc) {
+		pipeline->failures = 0;
+		if (!pipeline->status.held) /* its message stands; only this thread sets it */
+			pipeline_set_error(pipeline, NULL);
+		return;
+	}
+	pipeline->failures++;
+	if ((rc != ERR_ABANDONED && rc != ERR_TIMEOUT) || pipeline->failures > 5)
+		pipeline_set_error(pipeline, error);
+	wait_until(pipeline, clock_mono_ns() + pause_after(pipeline, rc));
+}
+
+/* ---------------------------------------------------------------- running */
+
+static void tell_done(struct pipeline *pipeline, uint64_t ticket)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	if (ticket > pipeline->sync_done) {
+		pipeline->sync_done = ticket;
+		pipeline->sync_target = pipeline->env.head;
+	}
+	pipeline_tell(pipeline);
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
+/* I13. Looks again when an upload is through, and now and then for a disk that others empty. */
+static bool has_room(struct pipeline *pipeline)
+{
+	struct error why = {0};
+	bool room = spool_has_room(pipeline->parts.spool, &why);
+
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->status.waiting = !room;
+	pthread_mutex_unlock(&pipeline->lock);
+	if (!room)
+		pipeline_set_error(pipeline, &why);
+	return room;
+}
+
+static int import_step(struct pipeline *pipeline, const struct view *view, struct error *error)
+{
+	int64_t interval = volume_config(pipeline->parts.volume)->interval_ns;
+	int64_t first = view->journal.first_change_ns;
+
+	/* Edits made today go before the bulk. */
+	if (first && first + interval <= view->now) {
+		int rc = pipeline_cut(pipeline, true, error);
+		if (rc && rc != ERR_ABSENT)
+			return rc;
+	}
+	return pipeline_import(pipeline, error);
+}
+
+static bool is_version_due(const struct pipeline *pipeline)
+{
+	return pipeline->force || pipeline->env.head == 0 || pipeline->env.head_partial;
+}
+
+static int cut_step(struct pipeline *pipeline, const struct view *view, struct error *error)
+{
+	int rc = pipeline_cut(pipeline, false, error);
+
+	if (rc == ERR_ABSENT) {
+		pipeline->now = false;
+		rc = 0;
+	}
+	if (!rc && !pipeline->env.backlog && !pipeline->env.head_partial)
+		tell_done(pipeline, view->ticket);
+	return rc;
+}
+
+/* Uploads have got somewhere, or have found something. False: this turn is over. */
+static bool heed_uploads(struct pipeline *pipeline, const struct view *view)
+{
+	if (view->upload.lost || view->upload.damaged) {
+		if (view->upload.lost)
+			pipeline->taking_over = true;
+		set_phase(pipeline, PIPELINE_CHECKING);
+		return false;
+	}
+	if (pipeline->env.first_seq && view->upload.confirmed >= pipeline->env.first_seq)
+		pipeline->taking_over = false;
+	if (view->upload.confirmed == pipeline->env.head && view->upload.confirmed > pipeline->poked) {
+		pipeline->poked = view->upload.confirmed;
+		checkpointer_poke(pipeline->parts.checkpointer);
+	}
+	return true;
+}
+
+static int64_t min_time(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* When settling is due, NEVER when nothing is left to do for it. */
+static int64_t settle_time(struct pipeline *pipeline, const struct view *view)
+{
+	if (view->journal.unsettled == 0 || pipeline->spooled_epoch <= pipeline->settled_epoch)
+		return NEVER;
+	if (!pipeline->settle_at)
+		pipeline->settle_at = view->now + SETTLE_NS;
+	return pipeline->settle_at;
+}
+
+/* One decision. True: the thread ends. */
+static bool run_step(struct pipeline *pipeline, const struct view *view)
+{
+	int64_t first = view->journal.first_change_ns, interval = volume_config(pipeline->parts.volume)->interval_ns;
+	int64_t cut_at = !first ? NEVER : pipeline->now || view->asked || view->finishing ? view->now : first + interval;
+	int64_t settle_at = settle_time(pipeline, view);
+	struct error error = {0};
+	int rc;
+
+	if (!heed_uploads(pipeline, view))
+		return false;
+	if (view->upload.fenced || pipeline->status.held) {
+		if (!view->finishing)
+			wait_until(pipeline, NEVER);
+		return view->finishing;
+	}
+	if (pipeline->rescan_at && view->now >= pipeline->rescan_at && !view->finishing) {
+		set_phase(pipeline, PIPELINE_SCANNING);
+		return false;
+	}
+	if (settle_at <= view->now && (rc = pipeline_settle(pipeline, &error)))
+		pipeline_set_error(pipeline, &error);
+	bool work = pipeline->env.backlog || cut_at <= view->now || is_version_due(pipeline) || view->asked;
+	if (view->finishing && (pipeline->env.backlog || pipeline->last_tries++ >= LAST_CUT_TRIES))
+		return true;
+	if (!work && !view->finishing) {
+		wait_until(pipeline, min_time(cut_at, min_time(settle_at, pipeline->rescan_at ? pipeline->rescan_at : NEVER)));
+		return false;
+	}
+	if (!has_room(pipeline)) {
+		if (!view->finishing)
+			wait_until(pipeline, view->now + LOCAL_TROUBLE_NS);
+		return view->finishing;
+	}
+	rc = pipeline->env.backlog ? import_step(pipeline, view, &error) : cut_step(pipeline, view, &error);
+	if (view->finishing && rc && rc != ERR_ABANDONED && rc != ERR_TIMEOUT) {
+		pipeline_set_error(pipeline, &error);
+		return true;
+	}
+	settle_outcome(pipeline, rc, &error);
+	return view->finishing && !rc;
+}
+
+/* ---------------------------------------------------------------- the thread */
+
+static void check_or_scan(struct pipeline *pipeline, enum pipeline_phase phase)
+{
+	struct error error = {0};
+	int rc = phase == PIPELINE_CHECKING ? pipeline_check(pipeline, &error) : pipeline_scan(pipeline, &error);
+
+	if (!rc)
+		set_phase(pipeline, phase == PIPELINE_CHECKING ? PIPELINE_SCANNING : PIPELINE_RUNNING);
+	settle_outcome(pipeline, rc, &error);
+}
+
+static void *run(void *context)
+{
+	struct pipeline *pipeline = context;
+	struct error error = {0};
+	bool end = false;
+
+	while (!end) {
+		enum pipeline_phase phase = phase_of(pipeline);
+		struct view view;
+		look(pipeline, &view);
+		if (phase == PIPELINE_RUNNING)
+			end = run_step(pipeline, &view);
+		else if (view.finishing)
+			end = true;
+		else
+			check_or_scan(pipeline, phase);
+	}
+	if (pipeline->spooled_epoch > pipeline->settled_epoch && pipeline_settle(pipeline, &error))
+		log_warn("%s", error.message);
+	set_phase(pipeline, PIPELINE_ENDED);
+	return NULL;
+}
+
+int pipeline_new(struct pipeline **out, struct error *error)
+{
+	struct pipeline *pipeline = calloc(1, sizeof(*pipeline));
+
+	*out = pipeline;
+	if (!pipeline)
+		return error_errno(error, ENOMEM, "pipeline");
+	pthread_mutex_init(&pipeline->lock, NULL);
+	clock_cond_init(&pipeline->work);
+	clock_cond_init(&pipeline->done);
+	pipeline->backlog_before = UINT64_MAX;
+	return 0;
+}
+
+int pipeline_start(struct pipeline *pipeline, const struct pipeline_parts *parts, struct error *error)
+{
+	struct seal_env *env = &pipeline->env;
+	int failure;
+
+	pipeline->parts = *parts;
+	pipeline->taking_over = parts->take_over;
+	*env = (struct seal_env){.volume = parts->volume, .master = parts->master, .chunker = parts->chunker, .spool = parts->spool,
+				 .upload = parts->upload, .stop = &pipeline->stop};
+	io_random(env->writer_id, sizeof(env->writer_id));
+	struct backing *backing = volume_backing(parts->volume);
+	failure = -backing_identify(backing, backing_root_fd(backing), "", &env->root, &(struct stat){0}, NULL);
+	if (failure)
+		return error_errno(error, failure, "the root directory");
+	failure = pthread_create(&pipeline->thread, NULL, run, pipeline);
+	if (failure)
+		return error_errno(error, failure, "starting the sync thread");
+	pipeline->started = true;
+	return 0;
+}
+
+void pipeline_free(struct pipeline *pipeline)
+{
+	if (!pipeline)
+		return;
+	pthread_cond_destroy(&pipeline->work);
+	pthread_cond_destroy(&pipeline->done);
+	pthread_mutex_destroy(&pipeline->lock);
+	free(pipeline);
+}

@@ -1,0 +1,60 @@
+/* pipeline_internal: pipeline.c (the thread and its decisions), pipeline_steps.c (what it does), pipeline_wait.c (those who wait for it). */
+#ifndef YESTER_PIPELINE_INTERNAL_H
+#define YESTER_PIPELINE_INTERNAL_H
+
+#include "import.h"
+#include "pipeline.h"
+#include "sealing.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct pipeline {
+	struct pipeline_parts parts; /* constant once started */
+	pthread_t thread;
+	bool started;
+
+	/* The thread's own. */
+	struct seal_env env;
+	struct import import;
+	bool taking_over;        /* asked for and not finished */
+	bool force;              /* a version is due though nothing changed */
+	bool now;                /* what is dirty came from the rescan: cut without waiting for the interval */
+	int64_t spooled_epoch, settled_epoch; /* of the journal: in a spooled version; settled up to */
+	int64_t settle_at, rescan_at;         /* monotonic; rescan_at 0: not wanted */
+	uint64_t failures;
+	int last_tries;          /* of the last cut */
+	int64_t poked;           /* confirmed version that the checkpointer was told of */
+	uint64_t backlog_before; /* rows at the start of the round */
+
+	atomic_bool stop;            /* gives up an import, a rescan */
+	_Atomic uint64_t scanned;
+
+	pthread_mutex_t lock; /* all below; a leaf */
+	pthread_cond_t work;  /* to the thread */
+	pthread_cond_t done;  /* to those who wait for it */
+	bool woken, finishing, cancelled; /* cancelled: the store is not asked any more */
+	uint64_t changes;               /* counts what those who wait may want to see */
+	bool scan_complete;             /* a rescan of this mount has ended well */
+	bool partial_head;              /* the newest version is partial, or there is none */
+	uint64_t sync_asked, sync_done; /* tickets */
+	int64_t sync_target;            /* version that the last done one waits for */
+	uint64_t sealings;              /* begun and ended: odd while one is going on */
+	struct pipeline_status status;
+};
+
+/* --- pipeline_steps.c: 0, or enum err with *error filled. The pipeline's thread. */
+/* Verifies the spool, takes over if that is asked for. */
+int pipeline_check(struct pipeline *pipeline, struct error *error);
+int pipeline_scan(struct pipeline *pipeline, struct error *error);
+/* Takes a cut and seals it; nothing dirty: an empty version if one is due. ERR_ABSENT: nothing to do. */
+int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error);
+/* The next batch of the backlog, or, if it has become small, all of it into the journal. */
+int pipeline_import(struct pipeline *pipeline, struct error *error);
+int pipeline_settle(struct pipeline *pipeline, struct error *error);
+
+/* Lock held: those who wait look again. */
+void pipeline_tell(struct pipeline *pipeline);
+void pipeline_set_error(struct pipeline *pipeline, const struct error *error); /* NULL: none */
+
+#endif

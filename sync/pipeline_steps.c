@@ -1,0 +1,376 @@
+/* What the sync thread does; when it does it is pipeline.c's. */
+#include "pipeline_internal.h"
+
+#include "clock.h"
+#include "contact.h"
+#include "failpoint.h"
+#include "log.h"
+#include "repair.h"
+#include "rescan.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#define CUT_WAIT_NS (2 * NS_PER_S)
+#define SMALL_INODES 5000
+#define SMALL_BYTES (UINT64_C(64) << 20)
+#define LOSS_MIN 20 /* names: of fewer, half may go without a question */
+#define RESCAN_AGAIN_NS (60 * NS_PER_S)
+
+void pipeline_set_error(struct pipeline *pipeline, const struct error *error)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	struct error *known = &pipeline->status.error;
+	bool news = error && (known->code != error->code || strcmp(known->message, error->message) != 0);
+	if (error) {
+		*known = *error;
+		pipeline->status.error_ns = clock_wall_ns();
+	} else {
+		known->code = 0;
+	}
+	pipeline_tell(pipeline);
+	pthread_mutex_unlock(&pipeline->lock);
+	if (news)
+		log_warn("%s", error->message);
+}
+
+static void set_head(struct pipeline *pipeline)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->status.head = pipeline->env.head;
+	pipeline->partial_head = pipeline->env.head_partial || pipeline->env.head == 0;
+	pipeline_tell(pipeline);
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
+/* ---------------------------------------------------------------- checking */
+
+struct meta { int64_t head, confirmed, must_take_over, fenced, held; uint8_t hash[SHA256_BYTES]; bool hash_known; };
+
+static int read_meta(struct pipeline *pipeline, struct meta *out, struct error *error)
+{
+	struct db *db = volume_db(pipeline->parts.volume);
+	struct db_conn *conn;
+	int rc = db_read_begin(db, &conn, error);
+
+	if (rc)
+		return rc;
+	*out = (struct meta){.head = db_meta_int(conn, "head", 0), .confirmed = db_meta_int(conn, "confirmed", 0),
+			     .must_take_over = db_meta_int(conn, "must_take_over", 0), .fenced = db_meta_int(conn, "fenced", 0),
+			     .held = db_meta_int(conn, "uploads_held", 0)};
+	out->hash_known = out->confirmed == 0 || db_meta_blob(conn, "confirmed_hash", out->hash, SHA256_BYTES) == 0;
+	if (!out->hash_known && out->head == out->confirmed) /* as a recovery left it */
+		db_meta_blob(conn, "head_hash", out->hash, SHA256_BYTES);
+	db_read_end(db, conn);
+	return 0;
+}
+
+static int save_confirmed_hash(struct pipeline *pipeline, const struct meta *meta, struct error *error)
+{
+	struct db *db = volume_db(pipeline->parts.volume);
+	struct db_conn *conn;
+	int rc = db_begin(db, true, &conn, error);
+
+	if (rc)
+		return rc;
+	rc = db_meta_set_blob(conn, "confirmed_hash", meta->hash, SHA256_BYTES, error);
+	if (!rc)
+		return db_commit(db, error);
+	db_rollback(db);
+	return rc;
+}
+
+/* Whether there is anything to take over: asking is harmless, and history that is ours alone is not thrown away for nothing. */
+static int must_take_over(struct pipeline *pipeline, const struct meta *meta, bool *must, struct error *error)
+{
+	int rc;
+
+	*must = meta->must_take_over || meta->fenced;
+	if (*must)
+		return 0;
+	rc = contact_check(pipeline->parts.store, volume_db(pipeline->parts.volume), meta->confirmed, meta->hash,
+			   meta->head > meta->confirmed, error);
+	*must = rc == ERR_FENCED;
+	return *must ? 0 : rc;
+}
+
+static int take_over(struct pipeline *pipeline, const struct meta *meta, bool *followed, struct error *error)
+{
+	const struct pipeline_parts *parts = &pipeline->parts;
+	bool must;
+	int rc;
+
+	*followed = false;
+	if (!pipeline->taking_over && !meta->must_take_over)
+		return 0;
+	rc = must_take_over(pipeline, meta, &must, error);
+	if (rc || !must) {
+		pipeline->taking_over &= rc != 0;
+		return rc;
+	}
+	pipeline->taking_over = true;
+	rc = repair_take_over(parts->volume, parts->store, parts->master, parts->spool, error);
+	if (rc)
+		return rc;
+	*followed = pipeline->force = true;
+	return 0;
+}
+
+int pipeline_check(struct pipeline *pipeline, struct error *error)
+{
+	const struct pipeline_parts *parts = &pipeline->parts;
+	bool rolled_back, followed = false;
+	struct meta meta;
+	int rc;
+
+	upload_pause(parts->upload);
+	rc = read_meta(pipeline, &meta, error);
+	if (!rc) /* until the rescan has judged anew */
+		upload_hold(parts->upload, meta.held && !parts->accept_loss);
+	if (!rc && !meta.hash_known)
+		rc = save_confirmed_hash(pipeline, &meta, error);
+	if (!rc && !pipeline->taking_over && !meta.must_take_over)
+		rc = repair_spool(parts->volume, parts->store, parts->spool, &rolled_back, error);
+	if (!rc)
+		rc = take_over(pipeline, &meta, &followed, error);
+	if (!rc)
+		rc = upload_reload(parts->upload, error);
+	if (!rc)
+		rc = seal_env_load(&pipeline->env, error);
+	if (rc)
+		return rc;
+	set_head(pipeline);
+	upload_resume(parts->upload, followed, followed);
+	return 0;
+}
+
+/* ---------------------------------------------------------------- scanning */
+
+static int set_held(struct pipeline *pipeline, bool held, struct error *error)
+{
+	struct db *db = volume_db(pipeline->parts.volume);
+	struct db_conn *conn;
+	int rc = db_begin(db, true, &conn, error);
+
+	if (rc)
+		return rc;
+	rc = db_meta_set_int(conn, "uploads_held", held, error);
+	if (rc) {
+		db_rollback(db);
+		return rc;
+	}
+	rc = db_commit(db, error);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->status.held = held;
+	pipeline_tell(pipeline);
+	pthread_mutex_unlock(&pipeline->lock);
+	upload_hold(pipeline->parts.upload, held);
+	return 0;
+}
+
+/* Half of the tree gone is more often an accident than a wish: ask before the newest version says so. */
+static int judge_loss(struct pipeline *pipeline, const struct rescan_result *result, struct error *error)
+{
+	bool lost = result->known >= LOSS_MIN && result->absent * 2 > result->known && !pipeline->parts.accept_loss;
+	int rc = set_held(pipeline, lost, error);
+
+	if (rc || !lost)
+		return rc;
+	struct error why;
+	error_set(&why, ERR_FAILED, 0,
+		  "more than half of the files are gone: %llu of %llu names; nothing is uploaded; if that is right: yester mount -o accept_loss %s",
+		  (unsigned long long)result->absent, (unsigned long long)result->known,
+		  volume_config(pipeline->parts.volume)->directory);
+	pipeline_set_error(pipeline, &why);
+	return 0;
+}
+
+static int count_backlog(struct pipeline *pipeline, uint64_t *inodes, uint64_t *bytes, uint64_t *names, struct error *error)
+{
+	struct db *db = volume_db(pipeline->parts.volume);
+	struct db_conn *conn;
+	int rc = db_read_begin(db, &conn, error);
+
+	if (rc)
+		return rc;
+	rc = backlog_counts(conn, inodes, bytes, names);
+	db_read_end(db, conn);
+	if (rc)
+		return error_set(error, rc, 0, "can't read the backlog");
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->status.backlog_files = *inodes > *names ? *inodes : *names;
+	pipeline->status.backlog_bytes = *bytes;
+	pipeline->status.importing = *inodes || *names;
+	pthread_mutex_unlock(&pipeline->lock);
+	pipeline->env.backlog = *inodes || *names;
+	return 0;
+}
+
+int pipeline_scan(struct pipeline *pipeline, struct error *error)
+{
+	const struct pipeline_parts *parts = &pipeline->parts;
+	struct rescan_result result;
+	uint64_t inodes, bytes, names;
+	int rc = 0;
+
+	atomic_store(&pipeline->scanned, 0);
+	if (db_unchecked(volume_db(parts->volume)))
+		rc = db_quick_check(volume_db(parts->volume), error);
+	if (!rc)
+		rc = rescan_run(parts->volume, parts->clean, parts->same_boot, &pipeline->stop, &pipeline->scanned, &result, error);
+	if (!rc)
+		rc = judge_loss(pipeline, &result, error);
+	if (!rc)
+		rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->scan_complete = true;
+	pthread_mutex_unlock(&pipeline->lock);
+	/* What the next scan of this session compares with is this session's journal. */
+	pipeline->parts.clean = pipeline->parts.same_boot = true;
+	pipeline->import = (struct import){0};
+	pipeline->backlog_before = UINT64_MAX;
+	pipeline->rescan_at = 0;
+	return 0;
+}
+
+/* ---------------------------------------------------------------- cuts */
+
+static void sealing_begins(struct pipeline *pipeline)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->sealings++;
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
+static void sealing_goes_on(struct pipeline *pipeline, const struct cut *cut)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->status.sealing_files = cut_count(cut);
+	pipeline->status.sealing_ns = cut_time_ns(cut);
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
+static void sealing_ends(struct pipeline *pipeline)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->sealings++;
+	pipeline->status.sealing_files = 0;
+	pipeline->status.sealing_ns = 0;
+	pipeline->status.head = pipeline->env.head;
+	pipeline->partial_head = pipeline->env.head_partial || pipeline->env.head == 0;
+	pipeline_tell(pipeline);
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
+/* The catalogue has not even the root: it is an empty directory's first version. */
+static int note_root(struct pipeline *pipeline)
+{
+	struct db *db = volume_db(pipeline->parts.volume);
+	struct inode_hold hold;
+	struct db_conn *conn;
+	int rc = db_read_begin(db, &conn, NULL);
+
+	if (rc)
+		return rc;
+	rc = catalogue_inode(conn, CATALOGUE_LIVE, CATALOGUE_ROOT_INO, &hold);
+	db_read_end(db, conn);
+	if (!rc)
+		inode_hold_free(&hold);
+	if (rc != ERR_ABSENT)
+		return rc;
+	return journal_note_inode(volume_journal(pipeline->parts.volume), &pipeline->env.root, S_IFDIR, true);
+}
+
+static int seal(struct pipeline *pipeline, struct cut *cut, bool partial, struct error *error)
+{
+	int64_t epoch = cut ? cut_epoch(cut) : 0;
+	bool rescan = false;
+	int rc;
+
+	if (cut)
+		sealing_goes_on(pipeline, cut);
+	rc = seal_cut(&pipeline->env, cut, partial, &rescan, error);
+	if (rc)
+		return rc;
+	if (epoch)
+		pipeline->spooled_epoch = epoch;
+	pipeline->force = pipeline->now = false;
+	if (rescan && !pipeline->rescan_at)
+		pipeline->rescan_at = clock_mono_ns() + RESCAN_AGAIN_NS;
+	return 0;
+}
+
+int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
+{
+	struct journal *journal = volume_journal(pipeline->parts.volume);
+	bool due = pipeline->force || pipeline->env.head == 0 || pipeline->env.head_partial;
+	struct cut *cut = NULL;
+	int rc = pipeline->env.head == 0 && !partial ? note_root(pipeline) : 0;
+
+	if (rc)
+		return error_set(error, rc, 0, "can't note the root directory: %s", error_word(rc));
+	sealing_begins(pipeline);
+	rc = journal_cut(journal, CUT_WAIT_NS, &cut);
+	FAILPOINT("seal/cut");
+	if (rc == ERR_TIMEOUT)
+		error_set(error, rc, 0, "operations are too busy for a cut; tried again");
+	else if (rc && rc != ERR_ABSENT)
+		error_set(error, rc, 0, "can't take a cut: %s", error_word(rc));
+	else if (!rc || (due && !partial))
+		rc = seal(pipeline, cut, partial, error);
+	sealing_ends(pipeline);
+	if (!rc && pipeline->env.backlog) { /* something was put off */
+		uint64_t inodes, bytes, names;
+		pipeline->import = (struct import){0};
+		pipeline->backlog_before = UINT64_MAX;
+		rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
+	}
+	return rc;
+}
+
+/* ---------------------------------------------------------------- import */
+
+int pipeline_import(struct pipeline *pipeline, struct error *error)
+{
+	uint64_t inodes, bytes, names;
+	bool more = true;
+	int rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
+
+	if (rc || !pipeline->env.backlog)
+		return rc;
+	bool begins = pipeline->import.after_name == 0 && pipeline->import.after_inode == 0;
+	bool small = inodes <= SMALL_INODES && names <= SMALL_INODES && bytes <= SMALL_BYTES;
+	/* A round that left everything where it was will not do better the next time: what stays is changed all the time, and a cut gets it. */
+	if (begins && (small || inodes + names >= pipeline->backlog_before)) {
+		FAILPOINT("import/to-journal");
+		rc = backlog_to_journal(pipeline->parts.volume, error);
+		if (!rc)
+			rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
+		pipeline->backlog_before = UINT64_MAX;
+		pipeline->now = true;
+		return rc;
+	}
+	if (begins)
+		pipeline->backlog_before = inodes + names;
+	sealing_begins(pipeline);
+	rc = import_batch(&pipeline->env, &pipeline->import, &more, error);
+	sealing_ends(pipeline);
+	if (!rc && !more)
+		pipeline->import = (struct import){0};
+	return rc ? rc : count_backlog(pipeline, &inodes, &bytes, &names, error);
+}
+
+int pipeline_settle(struct pipeline *pipeline, struct error *error)
+{
+	int64_t epoch = pipeline->spooled_epoch;
+	int rc = journal_settle(volume_journal(pipeline->parts.volume), epoch, error);
+
+	pipeline->settle_at = 0;
+	if (!rc)
+		pipeline->settled_epoch = epoch;
+	return rc;
+}

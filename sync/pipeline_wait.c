@@ -1,0 +1,200 @@
+/* Those who talk to the sync thread. */
+#include "clock.h"
+#include "pipeline_internal.h"
+
+#include <errno.h>
+#include <string.h>
+
+#define CUT_ONLY_NS (60 * NS_PER_S)
+#define DRAIN_FAILURES 3
+
+void pipeline_wake(void *context)
+{
+	struct pipeline *pipeline = context;
+
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->woken = true;
+	pthread_cond_signal(&pipeline->work);
+	pipeline_tell(pipeline);
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
+void pipeline_tell(struct pipeline *pipeline)
+{
+	pipeline->changes++;
+	pthread_cond_broadcast(&pipeline->done);
+}
+
+/* ---------------------------------------------------------------- sync */
+
+struct waiting {
+	struct pipeline *pipeline;
+	struct timespec deadline;
+	bool forever;
+	struct error *error;
+};
+
+/* Lock held. The last thing that went wrong, as the reason why it took too long. */
+static int timed_out(const struct waiting *waiting, const struct upload_status *upload)
+{
+	const struct error *own = &waiting->pipeline->status.error;
+	const char *why = own->code ? own->message : upload->error.code ? upload->error.message : "the work is not done yet";
+
+	return error_set(waiting->error, ERR_TIMEOUT, 0, "not durable in time: %s", why);
+}
+
+/* Lock held; given up while the upload is asked. What makes waiting pointless. */
+static int look_up_trouble(const struct waiting *waiting, struct upload_status *upload)
+{
+	struct pipeline *pipeline = waiting->pipeline;
+
+	pthread_mutex_unlock(&pipeline->lock);
+	upload_get_status(pipeline->parts.upload, upload);
+	pthread_mutex_lock(&pipeline->lock);
+	if (upload->fenced)
+		return error_set(waiting->error, ERR_FENCED, 0, "%s",
+				 upload->error.code == ERR_FENCED ? upload->error.message
+								  : "another machine has written to the remote; mount here with -o take_over");
+	if (pipeline->status.held)
+		return error_set(waiting->error, ERR_FAILED, 0, "%s", pipeline->status.error.message);
+	return 0;
+}
+
+static int wait_change(const struct waiting *waiting, const struct upload_status *upload)
+{
+	struct pipeline *pipeline = waiting->pipeline;
+	int rc = waiting->forever ? pthread_cond_wait(&pipeline->done, &pipeline->lock)
+				  : pthread_cond_timedwait(&pipeline->done, &pipeline->lock, &waiting->deadline);
+
+	return rc == ETIMEDOUT ? timed_out(waiting, upload) : 0;
+}
+
+/* Lock held: until a cut was taken after now, and spooled. */
+static int wait_cut(const struct waiting *waiting, int64_t *target)
+{
+	struct pipeline *pipeline = waiting->pipeline;
+	uint64_t ticket = ++pipeline->sync_asked;
+	struct upload_status upload;
+	int rc;
+
+	pipeline->woken = true;
+	pthread_cond_signal(&pipeline->work);
+	for (;;) {
+		uint64_t seen = pipeline->changes;
+		rc = look_up_trouble(waiting, &upload);
+		if (rc)
+			return rc;
+		if (pipeline->sync_done >= ticket)
+			break;
+		if (pipeline->status.phase == PIPELINE_ENDED)
+			return error_set(waiting->error, ERR_FAILED, 0, "the volume is being unmounted");
+		if (seen == pipeline->changes && (rc = wait_change(waiting, &upload)))
+			return rc;
+	}
+	*target = pipeline->sync_target;
+	return 0;
+}
+
+/* Lock held: until that version is confirmed. *again: it was taken back meanwhile. */
+static int wait_confirmed(const struct waiting *waiting, int64_t target, bool *again)
+{
+	struct pipeline *pipeline = waiting->pipeline;
+	struct upload_status upload;
+	int rc;
+
+	*again = false;
+	for (;;) {
+		uint64_t seen = pipeline->changes;
+		rc = look_up_trouble(waiting, &upload);
+		if (rc || upload.confirmed >= target)
+			return rc;
+		*again = pipeline->status.head < target;
+		if (*again)
+			return 0;
+		if (seen == pipeline->changes && (rc = wait_change(waiting, &upload)))
+			return rc;
+	}
+}
+
+int pipeline_sync(struct pipeline *pipeline, int64_t timeout_ns, int64_t *version, struct error *error)
+{
+	struct waiting waiting = {.pipeline = pipeline, .forever = timeout_ns < 0, .error = error,
+				  .deadline = clock_deadline(timeout_ns ? timeout_ns : CUT_ONLY_NS)};
+	bool again = true;
+	int64_t target = 0;
+	int rc = 0;
+
+	upload_kick(pipeline->parts.upload);
+	pthread_mutex_lock(&pipeline->lock);
+	while (again && !rc) {
+		again = false;
+		rc = wait_cut(&waiting, &target);
+		if (!rc && timeout_ns)
+			rc = wait_confirmed(&waiting, target, &again);
+	}
+	pthread_mutex_unlock(&pipeline->lock);
+	if (version)
+		*version = target;
+	return rc;
+}
+
+int pipeline_drain(struct pipeline *pipeline, int64_t drain_ns, struct error *error)
+{
+	struct waiting waiting = {.pipeline = pipeline, .error = error, .deadline = clock_deadline(drain_ns)};
+	struct upload_status upload;
+	int rc = 0;
+
+	upload_kick(pipeline->parts.upload);
+	pthread_mutex_lock(&pipeline->lock);
+	for (;;) {
+		uint64_t seen = pipeline->changes;
+		rc = look_up_trouble(&waiting, &upload);
+		if (rc || upload.confirmed >= pipeline->status.head)
+			break;
+		if (upload.failures >= DRAIN_FAILURES || upload.trouble == UPLOAD_REFUSED || drain_ns <= 0 ||
+		    pipeline->cancelled) {
+			rc = timed_out(&waiting, &upload);
+			break;
+		}
+		if (seen == pipeline->changes && (rc = wait_change(&waiting, &upload)))
+			break;
+	}
+	pthread_mutex_unlock(&pipeline->lock);
+	return rc;
+}
+
+void pipeline_finish(struct pipeline *pipeline)
+{
+	if (!pipeline->started)
+		return;
+	atomic_store(&pipeline->stop, true);
+	pthread_mutex_lock(&pipeline->lock);
+	bool checking = pipeline->cancelled = pipeline->status.phase == PIPELINE_CHECKING;
+	pipeline->finishing = pipeline->woken = true;
+	pthread_cond_signal(&pipeline->work);
+	pthread_mutex_unlock(&pipeline->lock);
+	if (checking) /* it may wait for the remote, and nothing is uploaded meanwhile */
+		store_cancel(pipeline->parts.store);
+	pthread_join(pipeline->thread, NULL);
+	pipeline->started = false;
+}
+
+/* ---------------------------------------------------------------- status */
+
+void pipeline_get_status(struct pipeline *pipeline, struct pipeline_status *out)
+{
+	struct journal_counts counts;
+
+	/* A cut takes the dirt out of sight before its version shows: a sealing that began, went on or ended while we looked makes the look worthless. */
+	pthread_mutex_lock(&pipeline->lock);
+	uint64_t before = pipeline->sealings;
+	pthread_mutex_unlock(&pipeline->lock);
+	journal_get_counts(volume_journal(pipeline->parts.volume), &counts);
+	pthread_mutex_lock(&pipeline->lock);
+	*out = pipeline->status;
+	out->scanned = atomic_load(&pipeline->scanned);
+	out->clean = before == pipeline->sealings && before % 2 == 0 && counts.dirty_inodes == 0 && counts.dirty_names == 0 &&
+		     counts.first_change_ns == 0 && (out->phase == PIPELINE_RUNNING || out->phase == PIPELINE_ENDED) &&
+		     pipeline->scan_complete && !out->importing && !out->held && !pipeline->partial_head;
+	pthread_mutex_unlock(&pipeline->lock);
+}

@@ -1,0 +1,270 @@
+/* From a finished delta to a spooled version: record, spool, and the one transaction that makes the version exist (I11, sealing.h). */
+#include "sealing.h"
+
+#include "clock.h"
+#include "failpoint.h"
+#include "log.h"
+#include "recover.h"
+
+#include <string.h>
+#include <unistd.h>
+
+struct commit {
+	struct sealing *sealing;
+	struct error *error;
+	int64_t told; /* versions up to this have their server time in the log */
+	int64_t files;
+	bool take_over;
+	uint8_t hash[SHA256_BYTES];
+	char key[RECORD_KEY_BYTES];
+};
+
+/* ---------------------------------------------------------------- record */
+
+static int tell_server_time(void *context, int64_t seq, int64_t server_s)
+{
+	struct commit *commit = context;
+
+	commit->told = seq;
+	return delta_add_version_server(commit->sealing->delta, seq, server_s, commit->error);
+}
+
+static int add_version(struct commit *commit)
+{
+	struct sealing *sealing = commit->sealing;
+	struct seal_env *env = sealing->env;
+	int64_t now_s = clock_wall_ns() / NS_PER_S;
+	struct version_row row = {.seq = sealing->seq, .cut_ns = sealing->cut_ns};
+	struct db_conn *conn = seal_reader_conn(&sealing->reader, commit->error);
+	int rc;
+
+	if (!conn)
+		return ERR_FAILED;
+	row.time_s = sealing->cut ? sealing->cut_ns / NS_PER_S : now_s;
+	if (env->head > 0 && row.time_s <= env->head_time_s) /* I26 */
+		row.time_s = env->head_time_s + 1;
+	commit->take_over = !env->first_seq && env->head > 0; /* I17 */
+	row.flags = (sealing->partial ? VERSION_PARTIAL : 0) | (commit->take_over ? VERSION_TAKE_OVER : 0);
+	commit->told = db_meta_int(conn, "server_told", 0);
+	rc = version_each_server(conn, commit->told, tell_server_time, commit);
+	if (rc)
+		return commit->error && commit->error->code ? rc : error_set(commit->error, rc, 0, "catalogue: can't read versions");
+	env->head_time_s = row.time_s;
+	return delta_set_version(sealing->delta, &row, commit->error);
+}
+
+static int write_record(struct commit *commit, const struct buf *inline_pack)
+{
+	struct sealing *sealing = commit->sealing;
+	struct seal_env *env = sealing->env;
+	struct db_conn *conn = seal_reader_conn(&sealing->reader, commit->error);
+	struct record_header header = {.seq = sealing->seq, .cut_ns = sealing->cut_ns};
+	struct spool_object *record;
+	uint64_t length;
+	int fd, rc;
+
+	if (!conn)
+		return ERR_FAILED;
+	header.flags = (sealing->partial ? RECORD_PARTIAL : 0) | (commit->take_over ? RECORD_TAKE_OVER : 0);
+	memcpy(header.writer_id, env->writer_id, sizeof(header.writer_id));
+	memcpy(header.previous_hash, env->head_hash, sizeof(header.previous_hash));
+	recover_load_base(conn, &header.base);
+	record_key(commit->key, sealing->seq);
+	rc = spool_begin_record(env->spool, commit->key, &fd, commit->error);
+	if (rc)
+		return rc;
+	rc = record_write(env->master, &header, inline_pack, sealing->delta, fd, &length, commit->hash, commit->error);
+	if (rc) {
+		close(fd);
+		spool_unlink(env->spool, commit->key);
+		return rc;
+	}
+	rc = spool_finish_record(env->spool, fd, sealing->seq, commit->key, length, commit->hash, &record, commit->error);
+	if (rc)
+		return rc;
+	record->partial = sealing->partial;
+	record->take_over = commit->take_over;
+	record->cut_ns = sealing->cut_ns;
+	record->files = (uint64_t)commit->files;
+	record->next = sealing->objects;
+	sealing->objects = record;
+	return spool_sync(env->spool, commit->error);
+}
+
+/* ---------------------------------------------------------------- the transaction */
+
+/* What this machine knows of its own inodes. captured: the version that holds them. */
+static int local_rows(struct commit *commit, struct db_conn *conn, int64_t captured)
+{
+	struct sealing *sealing = commit->sealing;
+	int rc = 0;
+
+	for (size_t i = 0; i < sealing->buckets && !rc; i++) {
+		for (struct seal_ino *ino = sealing->by_ino[i]; ino && !rc; ino = ino->same_ino) {
+			if (ino->gone) {
+				rc = catalogue_local_forget(conn, ino->ino, commit->error);
+			} else if (ino->sealed) {
+				ino->row.captured = captured;
+				rc = catalogue_local_set(conn, ino->key.bytes, ino->key.length, &ino->row, commit->error);
+			}
+		}
+	}
+	return rc;
+}
+
+/* Inodes that were read whole, or are no more, leave it; those put off enter it. */
+static int backlog_inodes(struct commit *commit, struct db_conn *conn)
+{
+	struct sealing *sealing = commit->sealing;
+	int rc = 0;
+
+	for (size_t i = 0; i < sealing->buckets && !rc; i++) {
+		for (struct seal_ino *ino = sealing->by_key[i]; ino && !rc; ino = ino->same_key) {
+			if (sealing->env->backlog && ((ino->sealed && ino->whole) || ino->vanished))
+				rc = backlog_drop_inode(conn, &ino->key, commit->error);
+			else if (ino->deferred)
+				rc = backlog_add_inode(conn, &ino->key, ino->row.size, commit->error);
+		}
+	}
+	return rc;
+}
+
+static int backlog_names(struct commit *commit, struct db_conn *conn)
+{
+	struct sealing *sealing = commit->sealing;
+	int rc = 0;
+
+	for (size_t i = 0; i < sealing->name_count && !rc; i++) {
+		const struct seal_name *name = &sealing->names[i];
+		if (name->backlog && !name->put_off)
+			rc = backlog_drop_name(conn, name->backlog, commit->error);
+		else if (!name->backlog && name->put_off)
+			rc = backlog_add_name(conn, &name->dir->key, name->name, name->child ? &name->child->key : NULL,
+					      commit->error);
+	}
+	return rc;
+}
+
+static int set_meta(struct commit *commit, struct db_conn *conn)
+{
+	struct sealing *sealing = commit->sealing;
+	int rc = db_meta_set_int(conn, "head", sealing->seq, commit->error);
+
+	if (!rc)
+		rc = db_meta_set_blob(conn, "head_hash", commit->hash, sizeof(commit->hash), commit->error);
+	if (!rc)
+		rc = db_meta_set_int(conn, "server_told", commit->told, commit->error);
+	if (!rc && !sealing->partial)
+		rc = db_meta_set_int(conn, "imported", 1, commit->error);
+	return rc;
+}
+
+/* I11: all of it or nothing. version false: nothing changed, only what is known of this machine. */
+static int transaction(struct commit *commit, bool version)
+{
+	struct sealing *sealing = commit->sealing;
+	struct db *db = volume_db(sealing->env->volume);
+	struct db_conn *conn;
+	int rc;
+
+	seal_reader_end(&sealing->reader);
+	FAILPOINT("spool/before-commit");
+	rc = db_begin(db, true, &conn, commit->error);
+	if (rc)
+		return rc;
+	if (version)
+		rc = delta_apply(sealing->delta, conn, commit->error);
+	if (!rc)
+		rc = local_rows(commit, conn, version ? sealing->seq : sealing->env->head);
+	if (!rc)
+		rc = backlog_inodes(commit, conn);
+	if (!rc)
+		rc = backlog_names(commit, conn);
+	if (!rc && sealing->cut)
+		rc = cut_forget_rows(sealing->cut, conn, commit->error);
+	if (!rc && version)
+		rc = upload_register(sealing->env->upload, sealing->objects, conn, commit->error);
+	if (!rc && version)
+		rc = set_meta(commit, conn);
+	if (rc)
+		db_rollback(db);
+	else
+		rc = db_commit(db, commit->error);
+	FAILPOINT("spool/after-commit");
+	return rc;
+}
+
+/* ---------------------------------------------------------------- */
+
+static void count_files(struct commit *commit)
+{
+	struct sealing *sealing = commit->sealing;
+
+	for (size_t i = 0; i < sealing->work_count; i++) {
+		commit->files += sealing->work[i]->sealed;
+		sealing->partial |= sealing->work[i]->deferred;
+	}
+}
+
+static void advance(struct commit *commit)
+{
+	struct sealing *sealing = commit->sealing;
+	struct seal_env *env = sealing->env;
+
+	env->head = sealing->seq;
+	env->head_cut_ns = sealing->cut_ns;
+	env->head_partial = sealing->partial;
+	memcpy(env->head_hash, commit->hash, sizeof(env->head_hash));
+	if (!env->first_seq)
+		env->first_seq = sealing->seq;
+	upload_accept(env->upload, sealing->objects);
+	sealing->objects = NULL;
+}
+
+/* Whether somebody was put off: then the backlog has rows. */
+static bool any_put_off(const struct sealing *sealing)
+{
+	for (size_t i = 0; i < sealing->name_count; i++)
+		if (sealing->names[i].put_off)
+			return true;
+	for (size_t i = 0; i < sealing->work_count; i++)
+		if (sealing->work[i]->deferred)
+			return true;
+	return false;
+}
+
+int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct error *error)
+{
+	struct commit commit = {.sealing = sealing, .error = error};
+	const struct buf *inline_pack = NULL;
+	int64_t old_time_s = sealing->env->head_time_s;
+	bool version = force || atomic_load(&sealing->changes) > 0;
+	int rc = 0;
+
+	*committed = false;
+	count_files(&commit);
+	if (version) {
+		rc = add_version(&commit);
+		if (!rc)
+			rc = seal_finish_packs(sealing, &inline_pack, error);
+		if (!rc)
+			rc = write_record(&commit, inline_pack);
+	}
+	FAILPOINT("seal/record");
+	if (!rc && sealing->cut && cut_is_abandoned(sealing->cut))
+		rc = error_set(error, ERR_ABANDONED, 0, "version %lld: abandoned", (long long)sealing->seq);
+	if (!rc)
+		rc = transaction(&commit, version);
+	if (rc) {
+		sealing->env->head_time_s = old_time_s;
+		return rc;
+	}
+	sealing->env->backlog |= any_put_off(sealing);
+	if (version)
+		advance(&commit);
+	if (sealing->cut)
+		cut_commit(sealing->cut);
+	sealing->cut = NULL;
+	*committed = version;
+	return 0;
+}

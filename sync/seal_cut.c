@@ -1,0 +1,231 @@
+/* A cut becomes a version: names, then each inode as it was at the cut (sealing.h, PROTOCOL Seal). */
+#include "sealing.h"
+
+#include "failpoint.h"
+
+#include <sys/stat.h>
+
+/* A file that no version holds, and of which only parts changed since the cut was taken, can be read as of the cut only if nobody touches the rest meanwhile. Larger ones are left to the import. */
+#define TRY_BYTES (INT64_C(64) << 20)
+
+/* ---------------------------------------------------------------- one inode: a sealer's work */
+
+static int read_frozen(void *context, void *data, size_t length, int64_t offset, struct error *error)
+{
+	return frozen_read(context, data, length, offset, error);
+}
+
+static int64_t next_frozen(void *context, int64_t offset, int64_t end) { return frozen_next_data(context, offset, end); }
+
+static int read_unchanged(void *context, void *data, size_t length, int64_t offset, struct error *error)
+{
+	return frozen_read_unchanged(context, data, length, offset, error);
+}
+
+/* A file without a base: changed ranges as of the cut, the rest if it is unchanged since. */
+static int read_either(void *context, void *data, size_t length, int64_t offset, struct error *error)
+{
+	const struct extent_map *changed = frozen_extents(context);
+	int64_t at = offset, end = offset + (int64_t)length;
+	uint8_t *out = data;
+	int rc = 0;
+
+	while (at < end && !rc) {
+		struct extent range;
+		bool any = extent_map_next(changed, at, &range);
+		bool inside = any && range.start <= at;
+		int64_t stop = !any ? end : inside ? range.end : range.start;
+		if (stop > end)
+			stop = end;
+		if (inside)
+			rc = frozen_read(context, out + (at - offset), (size_t)(stop - at), at, error);
+		else
+			rc = frozen_read_unchanged(context, out + (at - offset), (size_t)(stop - at), at, error);
+		at = stop;
+	}
+	return rc;
+}
+
+static int64_t no_holes(void *context, int64_t offset, int64_t end)
+{
+	(void)context, (void)end;
+	return offset;
+}
+
+static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const struct attrs *attrs, struct error *error)
+{
+	struct seal_content content = {.read = read_frozen, .next_data = next_frozen, .read_unchanged = read_unchanged,
+				       .context = ino->frozen, .size = attrs->st.st_size};
+	bool any;
+	int rc;
+
+	if (frozen_whole(ino->frozen)) {
+		ino->whole = true;
+		return seal_file(worker, ino->ino, &content, NULL, &any, error);
+	}
+	if (ino->captured)
+		return seal_file(worker, ino->ino, &content, frozen_extents(ino->frozen), &any, error);
+	if (content.size > TRY_BYTES) {
+		ino->deferred = true;
+		return 0;
+	}
+	content.read = read_either;
+	content.next_data = no_holes;
+	rc = seal_file(worker, ino->ino, &content, NULL, &any, error);
+	ino->whole = !rc;
+	if (rc == ERR_BUSY) { /* its rows were not made yet: they come after the last byte */
+		ino->deferred = true;
+		rc = 0;
+	}
+	return rc;
+}
+
+static int capture(struct seal_worker *worker, struct seal_ino *ino, struct error *error)
+{
+	struct attrs attrs = {0};
+	int rc = frozen_attrs(ino->frozen, &attrs);
+
+	if (rc == ERR_ABSENT) {
+		ino->vanished = true;
+		rc = 0;
+		goto out;
+	}
+	if (rc) {
+		error_set(error, rc, 0, "reading a changed inode: %s", error_word(rc));
+		goto out;
+	}
+	if (S_ISREG(attrs.st.st_mode))
+		rc = seal_bytes(worker, ino, &attrs, error);
+	else
+		ino->whole = true;
+	if (rc == ERR_ABSENT) {
+		ino->vanished = true;
+		rc = 0;
+		goto out;
+	}
+	ino->row.size = attrs.st.st_size;
+	if (!rc && !ino->deferred)
+		rc = seal_inode_row(worker, ino, &attrs, false, error);
+	if (!rc && !ino->deferred)
+		seal_captured(worker, ino, &attrs, worker->sealing->cut_ns);
+out:
+	attrs_free(&attrs);
+	frozen_done(ino->frozen);
+	return rc;
+}
+
+/* ---------------------------------------------------------------- the items */
+
+struct naming {
+	struct sealing *sealing;
+	struct seal_ino *dir;
+	struct error *error;
+};
+
+static int add_name(void *context, const char *name, const struct node_key *child, mode_t type)
+{
+	struct naming *naming = context;
+	struct seal_ino *ino = NULL;
+	int rc = child ? seal_ino_by_key(naming->sealing, child, type, &ino, naming->error) : 0;
+
+	return rc ? rc : seal_name_add(naming->sealing, naming->dir, name, ino, 0, naming->error);
+}
+
+static int add_names(struct sealing *sealing, struct seal_ino *dir, struct error *error)
+{
+	struct naming naming = {sealing, dir, error};
+
+	return frozen_names(dir->frozen, add_name, &naming);
+}
+
+static int add_items(struct sealing *sealing, struct error *error)
+{
+	int rc = 0;
+
+	for (size_t i = 0; i < cut_count(sealing->cut) && !rc; i++) {
+		struct frozen *frozen = cut_item(sealing->cut, i);
+		struct seal_ino *ino;
+		rc = seal_ino_by_key(sealing, frozen_key(frozen), frozen_type(frozen), &ino, error);
+		if (rc)
+			break;
+		ino->frozen = frozen;
+		int64_t bytes = frozen_whole(frozen) ? TRY_BYTES / 16 : extent_map_bytes(frozen_extents(frozen), TRY_BYTES);
+		rc = seal_want(sealing, ino, S_ISREG(ino->type) ? (uint64_t)bytes : 0, error);
+	}
+	return rc;
+}
+
+/* The names of all directories that have a number, or of all that are left. *any: there were some. */
+static int add_names_once(struct sealing *sealing, bool numbered, bool *any, struct error *error)
+{
+	int rc = 0;
+
+	*any = false;
+	for (size_t i = 0; i < sealing->work_count && !rc; i++) {
+		struct seal_ino *ino = sealing->work[i];
+		if (ino->listed || !S_ISDIR(ino->type) || (numbered && !ino->ino))
+			continue;
+		seal_ino_number(sealing, ino);
+		ino->listed = *any = true;
+		rc = add_names(sealing, ino, error);
+	}
+	return rc;
+}
+
+/* From known directories down: what a directory holds gets its number (perhaps one that the catalogue has for that name) before its own names are looked at. Last those that nothing leads to. */
+static int add_all_names(struct sealing *sealing, struct error *error)
+{
+	bool any = true;
+	int rc = 0;
+
+	while (!rc && any)
+		rc = add_names_once(sealing, true, &any, error);
+	if (!rc)
+		rc = add_names_once(sealing, false, &any, error);
+	for (size_t i = 0; i < sealing->work_count; i++)
+		sealing->work[i]->listed = false;
+	return rc;
+}
+
+static int build(struct sealing *sealing, struct error *error)
+{
+	int rc = 0;
+
+	if (sealing->cut) {
+		sealing->capture = capture;
+		rc = add_items(sealing, error);
+		FAILPOINT("seal/items");
+		if (!rc)
+			rc = add_all_names(sealing, error);
+		if (!rc)
+			rc = seal_names_settle(sealing, error);
+		FAILPOINT("seal/names");
+		if (!rc)
+			rc = seal_run(sealing, error);
+		if (!rc)
+			rc = seal_names_emit(sealing, error);
+	}
+	return rc;
+}
+
+int seal_cut(struct seal_env *env, struct cut *cut, bool partial, bool *rescan, struct error *error)
+{
+	struct sealing *sealing;
+	bool committed = false;
+	int rc = sealing_new(env, cut, &sealing, error);
+
+	if (!rc) {
+		sealing->partial = partial;
+		rc = build(sealing, error);
+		if (!rc)
+			rc = sealing_commit(sealing, true, &committed, error);
+		*rescan |= !rc && sealing->rescan;
+		if (!rc)
+			cut = NULL;
+		sealing_free(sealing);
+	}
+	FAILPOINT("seal/end");
+	if (cut)
+		cut_abandon(cut);
+	return rc;
+}

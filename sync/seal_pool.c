@@ -1,0 +1,331 @@
+/* The sealers: threads that capture inodes, and the packs that they fill (sealing.h). */
+#include "sealing.h"
+
+#include "clock.h"
+#include "failpoint.h"
+#include "log.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define READER_NS NS_PER_S
+#define BYTES_PER_THREAD (UINT64_C(4) << 20)
+#define INLINE_BYTES (256u << 10)
+#define EARLY_BYTES (UINT64_C(64) << 20) /* a version with more sends its packs before it is complete */
+#define NICE 10
+#define IOPRIO_WHO_PROCESS 1
+#define IOPRIO_IDLE (3 << 13)
+
+/* ---------------------------------------------------------------- reading the catalogue */
+
+struct db_conn *seal_reader_conn(struct seal_reader *reader, struct error *error)
+{
+	int64_t now = clock_mono_ns();
+
+	if (reader->conn && now - reader->since_ns > READER_NS)
+		seal_reader_end(reader);
+	if (!reader->conn) {
+		if (db_read_begin(reader->db, &reader->conn, error))
+			return NULL;
+		reader->since_ns = now;
+	}
+	return reader->conn;
+}
+
+void seal_reader_end(struct seal_reader *reader)
+{
+	db_read_end(reader->db, reader->conn);
+	reader->conn = NULL;
+}
+
+/* ---------------------------------------------------------------- chunks of this version */
+
+static struct seal_chunk *slot_of(const struct seal_chunks *chunks, const uint8_t id[CRYPT_ID_BYTES])
+{
+	size_t at;
+
+	memcpy(&at, id, sizeof(at));
+	while (chunks->slots[at &= chunks->capacity - 1].num && memcmp(chunks->slots[at].id, id, CRYPT_ID_BYTES) != 0)
+		at++;
+	return &chunks->slots[at];
+}
+
+static int chunks_grow(struct seal_chunks *chunks)
+{
+	struct seal_chunks grown = {.capacity = chunks->capacity ? 2 * chunks->capacity : 256, .count = chunks->count};
+
+	grown.slots = calloc(grown.capacity, sizeof(*grown.slots));
+	if (!grown.slots)
+		return ERR_NOMEM;
+	for (size_t i = 0; i < chunks->capacity; i++)
+		if (chunks->slots[i].num)
+			*slot_of(&grown, chunks->slots[i].id) = chunks->slots[i];
+	free(chunks->slots);
+	*chunks = grown;
+	return 0;
+}
+
+/* Finds the chunk among those of this version, or gives it a number: then *fresh. */
+static int chunk_number(struct sealing *sealing, const uint8_t id[CRYPT_ID_BYTES], uint32_t length, int64_t *num, bool *fresh)
+{
+	struct seal_chunks *chunks = &sealing->chunks;
+	int rc = 0;
+
+	pthread_mutex_lock(&sealing->lock);
+	if (2 * chunks->count >= chunks->capacity)
+		rc = chunks_grow(chunks);
+	if (!rc) {
+		struct seal_chunk *slot = slot_of(chunks, id);
+		*fresh = slot->num == 0;
+		if (*fresh) {
+			memcpy(slot->id, id, CRYPT_ID_BYTES);
+			slot->num = sealing->env->next_chunk++;
+			slot->length = length;
+			chunks->count++;
+		}
+		*num = slot->num;
+	}
+	pthread_mutex_unlock(&sealing->lock);
+	return rc;
+}
+
+/* ---------------------------------------------------------------- packs */
+
+bool seal_cancelled(const struct sealing *sealing)
+{
+	return atomic_load(&sealing->failed) || (!sealing->cut && atomic_load(sealing->env->stop)) ||
+	       (sealing->cut && cut_is_abandoned(sealing->cut));
+}
+
+static int add_pack_row(struct sealing *sealing, struct pack_builder *builder, int64_t num, const uint8_t hash[SHA256_BYTES],
+			uint64_t size, int64_t record, struct error *error)
+{
+	struct pack_row row = {.num = num, .size = (int64_t)size, .record = record};
+
+	memcpy(row.id, pack_builder_id(builder), sizeof(row.id));
+	memcpy(row.salt, pack_builder_salt(builder), sizeof(row.salt));
+	memcpy(row.hash, hash, sizeof(row.hash));
+	return delta_add_pack(sealing->delta, &row, error);
+}
+
+/* I13: a large version waits here for its own packs to leave, rather than fill the disk. */
+static int wait_for_room(struct sealing *sealing, struct error *error)
+{
+	struct error why;
+
+	while (sealing->early && !spool_has_room(sealing->env->spool, &why)) {
+		if (seal_cancelled(sealing) || why.sys_errno == ENOSPC)
+			return error_set(error, ERR_NOSPACE, why.sys_errno, "%s", why.message);
+		struct timespec pause = ns_timespec(NS_PER_S / 10);
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+static int pack_to_spool(struct sealing *sealing, struct pack_builder *builder, int64_t num, struct error *error)
+{
+	uint8_t hash[SHA256_BYTES];
+	char key[RECORD_KEY_BYTES];
+	const struct buf *bytes;
+	struct spool_object *object;
+	int rc = pack_builder_finish(builder, &bytes, hash);
+
+	if (rc)
+		return error_set(error, rc, 0, "sealing a pack: %s", error_word(rc));
+	rc = wait_for_room(sealing, error);
+	pack_key(key, pack_builder_id(builder));
+	if (!rc)
+		rc = spool_write(sealing->env->spool, SPOOL_PACK, sealing->seq, key, bytes, hash, &object, error);
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&sealing->lock);
+	object->next = sealing->objects;
+	sealing->objects = object;
+	pthread_mutex_unlock(&sealing->lock);
+	if (atomic_fetch_add(&sealing->sealed_bytes, bytes->length) > EARLY_BYTES)
+		sealing->early = true;
+	if (sealing->early)
+		upload_offer(sealing->env->upload, object);
+	return add_pack_row(sealing, builder, num, hash, bytes->length, 0, error);
+}
+
+static int worker_flush(struct seal_worker *worker, struct error *error)
+{
+	int rc = pack_to_spool(worker->sealing, worker->builder, worker->pack, error);
+
+	pack_builder_free(worker->builder);
+	worker->builder = NULL;
+	return rc;
+}
+
+static int worker_builder(struct seal_worker *worker, struct error *error)
+{
+	struct sealing *sealing = worker->sealing;
+
+	if (worker->builder)
+		return 0;
+	worker->builder = pack_builder_new(sealing->env->master, volume_config(sealing->env->volume)->compression_level);
+	if (!worker->builder)
+		return error_errno(error, ENOMEM, "sealing a pack");
+	pthread_mutex_lock(&sealing->lock);
+	worker->pack = sealing->env->next_pack++;
+	pthread_mutex_unlock(&sealing->lock);
+	return 0;
+}
+
+static int add_to_pack(struct seal_worker *worker, const uint8_t id[CRYPT_ID_BYTES], const void *data, uint32_t length, int64_t num,
+		       struct error *error)
+{
+	struct sealing *sealing = worker->sealing;
+	struct chunk_place place;
+	int rc = worker_builder(worker, error);
+
+	if (rc)
+		return rc;
+	rc = pack_builder_add(worker->builder, id, data, length, &place);
+	if (rc)
+		return error_set(error, rc, 0, "sealing a chunk: %s", error_word(rc));
+	struct chunk_row row = {.num = num, .pack = worker->pack, .idx = place.index, .offset = (int64_t)place.offset,
+				.stored = place.stored_bytes, .length = place.length, .codec = place.codec,
+				.dictionary = place.dictionary};
+	memcpy(row.id, id, sizeof(row.id));
+	rc = delta_add_chunk(sealing->delta, &row, error);
+	if (!rc && pack_builder_size(worker->builder) >= volume_config(sealing->env->volume)->pack_size_bytes)
+		rc = worker_flush(worker, error);
+	return rc;
+}
+
+int seal_chunk(struct seal_worker *worker, const void *data, uint32_t length, int64_t *num, struct error *error)
+{
+	struct sealing *sealing = worker->sealing;
+	uint8_t id[CRYPT_ID_BYTES];
+	struct chunk_row known;
+	struct db_conn *conn;
+	bool fresh = false;
+	int rc;
+
+	if (seal_cancelled(sealing))
+		return error_set(error, ERR_ABANDONED, 0, "version %lld: abandoned", (long long)sealing->seq);
+	master_chunk_id(sealing->env->master, data, length, id);
+	conn = seal_reader_conn(&worker->reader, error);
+	if (!conn)
+		return ERR_FAILED;
+	rc = catalogue_chunk_by_id(conn, id, &known); /* I21 */
+	if (!rc && known.length == length) {
+		*num = known.num;
+		return 0;
+	}
+	if (rc && rc != ERR_ABSENT)
+		return error_set(error, rc, 0, "catalogue: can't look for a chunk");
+	rc = chunk_number(sealing, id, length, num, &fresh);
+	if (rc)
+		return error_errno(error, ENOMEM, "version %lld", (long long)sealing->seq);
+	return fresh ? add_to_pack(worker, id, data, length, *num, error) : 0;
+}
+
+/* ---------------------------------------------------------------- threads */
+
+/* Other work on this machine comes first; what can't be had is no loss. */
+static void lower_priority(void)
+{
+	struct sched_param param = {0};
+
+	pthread_setschedparam(pthread_self(), SCHED_BATCH, &param);
+	setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
+	syscall(SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE);
+}
+
+static void *worker_run(void *context)
+{
+	struct seal_worker *worker = context;
+	struct sealing *sealing = worker->sealing;
+
+	lower_priority();
+	while (!worker->rc && !seal_cancelled(sealing)) {
+		size_t at = atomic_fetch_add(&sealing->next_work, 1);
+		if (at >= sealing->work_count)
+			break;
+		if (!sealing->work[at]->gone)
+			worker->rc = sealing->capture(worker, sealing->work[at], &worker->error);
+	}
+	if (worker->rc)
+		atomic_store(&sealing->failed, true);
+	seal_reader_end(&worker->reader);
+	free(worker->window);
+	worker->window = NULL;
+	return NULL;
+}
+
+static int thread_count(const struct sealing *sealing)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+	uint64_t wanted = 1 + sealing->work_bytes / BYTES_PER_THREAD;
+
+	if (cores > SEAL_THREADS_MAX)
+		cores = SEAL_THREADS_MAX;
+	return cores < 1 || wanted < (uint64_t)cores ? (int)wanted : (int)cores;
+}
+
+int seal_run(struct sealing *sealing, struct error *error)
+{
+	int count = thread_count(sealing), started = 0, failure = 0, rc = 0;
+
+	if (!sealing->work_count)
+		return 0;
+	sealing->workers = calloc((size_t)count, sizeof(*sealing->workers));
+	if (!sealing->workers)
+		return error_errno(error, ENOMEM, "version %lld", (long long)sealing->seq);
+	sealing->worker_count = count;
+	while (started < count && !failure) {
+		struct seal_worker *worker = &sealing->workers[started];
+		*worker = (struct seal_worker){.sealing = sealing, .reader = {.db = volume_db(sealing->env->volume)}};
+		failure = pthread_create(&worker->thread, NULL, worker_run, worker);
+		started += !failure;
+	}
+	for (int i = 0; i < started; i++) {
+		pthread_join(sealing->workers[i].thread, NULL);
+		if (sealing->workers[i].rc && (!rc || rc == ERR_ABANDONED)) {
+			rc = sealing->workers[i].rc;
+			if (error)
+				*error = sealing->workers[i].error;
+		}
+	}
+	if (!started)
+		return error_errno(error, failure, "starting a sealer");
+	if (!rc && seal_cancelled(sealing))
+		rc = error_set(error, ERR_ABANDONED, 0, "version %lld: abandoned", (long long)sealing->seq);
+	FAILPOINT("seal/sealed");
+	return rc;
+}
+
+/* ---------------------------------------------------------------- the end of the packs */
+
+int seal_finish_packs(struct sealing *sealing, const struct buf **inline_pack, struct error *error)
+{
+	struct seal_worker *last = NULL;
+	uint8_t hash[SHA256_BYTES];
+	int left = 0, rc = 0;
+
+	*inline_pack = NULL;
+	for (int i = 0; i < sealing->worker_count; i++) {
+		if (sealing->workers[i].builder) {
+			last = &sealing->workers[i];
+			left++;
+		}
+	}
+	if (left == 1 && pack_builder_size(last->builder) <= INLINE_BYTES) {
+		rc = pack_builder_finish(last->builder, inline_pack, hash);
+		if (rc)
+			return error_set(error, rc, 0, "sealing a pack: %s", error_word(rc));
+		return add_pack_row(sealing, last->builder, last->pack, hash, (*inline_pack)->length, sealing->seq, error);
+	}
+	for (int i = 0; i < sealing->worker_count && !rc; i++)
+		if (sealing->workers[i].builder)
+			rc = worker_flush(&sealing->workers[i], error);
+	return rc;
+}

@@ -1,0 +1,177 @@
+/* Upload's queues, and how objects get into and out of them. */
+#include "catalogue.h"
+#include "upload_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---------------------------------------------------------------- queues; lock held */
+
+void upload_unref(struct spool_object *object)
+{
+	if (--object->references == 0)
+		spool_object_free(object);
+}
+
+void upload_queue_add(struct upload_queue *queue, struct spool_object *object)
+{
+	struct spool_object **at = queue->last && queue->last->row.seq <= object->row.seq ? &queue->last->queue : &queue->first;
+
+	while (*at && (*at)->row.seq <= object->row.seq)
+		at = &(*at)->queue;
+	object->queue = *at;
+	*at = object;
+	if (!object->queue)
+		queue->last = object;
+	object->queued = true;
+	object->references++;
+}
+
+void upload_queue_remove(struct upload_queue *queue, struct spool_object *object)
+{
+	struct spool_object *before = NULL, *at = queue->first;
+
+	if (!object->queued)
+		return;
+	for (; at && at != object; at = at->queue)
+		before = at;
+	if (!at)
+		return;
+	*(before ? &before->queue : &queue->first) = object->queue;
+	if (queue->last == object)
+		queue->last = before;
+	object->queue = NULL;
+	object->queued = false;
+	upload_unref(object);
+}
+
+void upload_queue_clear(struct upload *upload, struct upload_queue *queue)
+{
+	while (queue->first) {
+		if (queue->first->row.state != SPOOL_DONE)
+			spool_count_gone(upload->spool, (uint64_t)queue->first->row.size);
+		upload_queue_remove(queue, queue->first);
+	}
+}
+
+/* ---------------------------------------------------------------- objects */
+
+struct loading {
+	struct upload *upload;
+	struct db_conn *conn;
+	struct upload_queue packs, records;
+};
+
+static int load_row(void *context, const struct spool_row *row)
+{
+	struct loading *loading = context;
+	struct version_row version;
+	struct spool_object *object = calloc(1, sizeof(*object));
+
+	if (!object)
+		return ERR_NOMEM;
+	object->row = *row;
+	object->registered = true;
+	if (row->kind == SPOOL_RECORD && catalogue_version_get(loading->conn, row->seq, &version) == 0) {
+		object->partial = version.flags & VERSION_PARTIAL;
+		object->take_over = version.flags & VERSION_TAKE_OVER;
+		object->cut_ns = version.cut_ns;
+	}
+	spool_count_pending(loading->upload->spool, (uint64_t)row->size);
+	upload_queue_add(row->kind == SPOOL_RECORD ? &loading->records : &loading->packs, object);
+	return 0;
+}
+
+static void load_meta(struct upload_status *status, struct db_conn *conn)
+{
+	status->confirmed = db_meta_int(conn, "confirmed", 0);
+	status->confirmed_cut_ns = db_meta_int(conn, "confirmed_cut_ns", 0);
+	status->fenced = db_meta_int(conn, "fenced", 0) != 0;
+	if (db_meta_blob(conn, "confirmed_hash", status->confirmed_hash, SHA256_BYTES))
+		memset(status->confirmed_hash, 0, SHA256_BYTES);
+	status->files = 0;
+}
+
+int upload_reload(struct upload *upload, struct error *error)
+{
+	struct loading loading = {.upload = upload};
+	struct upload_status meta;
+	int rc = db_read_begin(volume_db(upload->volume), &loading.conn, error);
+
+	if (rc)
+		return rc;
+	load_meta(&meta, loading.conn);
+	rc = spool_row_each(loading.conn, 0, true, load_row, &loading);
+	db_read_end(volume_db(upload->volume), loading.conn);
+	if (rc) {
+		upload_queue_clear(upload, &loading.packs);
+		upload_queue_clear(upload, &loading.records);
+		return error_set(error, rc, 0, "spool: can't read its table");
+	}
+	pthread_mutex_lock(&upload->lock);
+	upload_queue_clear(upload, &upload->packs);
+	upload_queue_clear(upload, &upload->records);
+	upload->packs = loading.packs;
+	upload->records = loading.records;
+	upload->status.confirmed = meta.confirmed;
+	upload->status.confirmed_cut_ns = meta.confirmed_cut_ns;
+	upload->status.fenced = meta.fenced;
+	memcpy(upload->status.confirmed_hash, meta.confirmed_hash, SHA256_BYTES);
+	upload->status.files = 0;
+	pthread_mutex_unlock(&upload->lock);
+	return 0;
+}
+
+void upload_offer(struct upload *upload, struct spool_object *object)
+{
+	pthread_mutex_lock(&upload->lock);
+	upload_queue_add(&upload->packs, object);
+	pthread_cond_broadcast(&upload->work);
+	pthread_mutex_unlock(&upload->lock);
+}
+
+int upload_register(struct upload *upload, struct spool_object *list, struct db_conn *conn, struct error *error)
+{
+	int rc = 0;
+
+	/* A pack acknowledged before this moment says so in its row; one acknowledged later waits for the write lock, which the caller has, and changes the row. */
+	for (struct spool_object *object = list; object && !rc; object = object->next) {
+		struct spool_row row;
+		pthread_mutex_lock(&upload->lock);
+		object->registered = true;
+		row = object->row;
+		pthread_mutex_unlock(&upload->lock);
+		rc = spool_row_add(conn, &row, error);
+	}
+	return rc;
+}
+
+void upload_accept(struct upload *upload, struct spool_object *list)
+{
+	pthread_mutex_lock(&upload->lock);
+	while (list) {
+		struct spool_object *object = list;
+		list = object->next;
+		object->next = NULL;
+		upload->status.files += object->files;
+		if (!object->queued && object->row.state != SPOOL_DONE)
+			upload_queue_add(object->row.kind == SPOOL_RECORD ? &upload->records : &upload->packs, object);
+		upload_unref(object);
+	}
+	pthread_cond_broadcast(&upload->work);
+	pthread_mutex_unlock(&upload->lock);
+}
+
+void upload_discard(struct upload *upload, struct spool_object *list)
+{
+	pthread_mutex_lock(&upload->lock);
+	while (list) {
+		struct spool_object *object = list;
+		list = object->next;
+		spool_discard(upload->spool, object);
+		object->dropped = true;
+		upload_queue_remove(&upload->packs, object);
+		upload_unref(object);
+	}
+	pthread_mutex_unlock(&upload->lock);
+}
