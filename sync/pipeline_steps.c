@@ -174,17 +174,16 @@ static int set_held(struct pipeline *pipeline, bool held, struct error *error)
 static int judge_loss(struct pipeline *pipeline, const struct rescan_result *result, struct error *error)
 {
 	bool lost = result->known >= LOSS_MIN && result->absent * 2 > result->known && !pipeline->parts.accept_loss;
-	int rc = set_held(pipeline, lost, error);
-
-	if (rc || !lost)
-		return rc;
 	struct error why;
-	error_set(&why, ERR_FAILED, 0,
-		  "more than half of the files are gone: %llu of %llu names; nothing is uploaded; if that is right: yester mount -o accept_loss %s",
-		  (unsigned long long)result->absent, (unsigned long long)result->known,
-		  volume_config(pipeline->parts.volume)->directory);
-	pipeline_set_error(pipeline, &why);
-	return 0;
+
+	if (lost) {
+		error_set(&why, ERR_FAILED, 0,
+			  "more than half of the files are gone: %llu of %llu names; nothing is uploaded; if that is right: yester mount -o accept_loss %s",
+			  (unsigned long long)result->absent, (unsigned long long)result->known,
+			  volume_config(pipeline->parts.volume)->directory);
+		pipeline_set_error(pipeline, &why); /* before who waits for a version sees that there will be none */
+	}
+	return set_held(pipeline, lost, error);
 }
 
 static int count_backlog(struct pipeline *pipeline, uint64_t *inodes, uint64_t *bytes, uint64_t *names, struct error *error)

@@ -1,0 +1,191 @@
+#include "machine.h"
+
+#include "clock.h"
+#include "sync.h"
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int setup(void **state)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+
+	machine_make(machine, "pipeline", NULL);
+	*state = machine;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	machine_free(*state);
+	free(*state);
+	return 0;
+}
+
+static void sync_and_compare(struct machine *machine)
+{
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+}
+
+static void make_tree(struct machine *machine)
+{
+	machine_run(machine, "mkdir -p a/b/c d; echo one >a/one; echo two >a/b/two; ln a/one d/link; ln -s ../one a/b/sym; "
+			     "head -c 3000000 /dev/urandom >d/big; truncate -s 64M sparse; printf x | dd of=sparse bs=1 seek=50000000 "
+			     "conv=notrunc 2>/dev/null; mkfifo d/fifo; chmod 750 d; setfattr -n user.k -v v a/one; : >empty");
+}
+
+static void test_empty(void **state)
+{
+	struct machine *machine = *state;
+
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM inode"), 1);
+	assert_int_equal(machine_status(machine).state, ENGINE_SYNCED);
+	assert_true(machine_status(machine).safe_until_ns == INT64_MAX);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void test_first_tree(void **state)
+{
+	struct machine *machine = *state;
+
+	make_tree(machine);
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM version"), 1);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine)); /* nothing changed: nothing new, but for what was racy */
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void test_changes_while_unmounted(void **state)
+{
+	struct machine *machine = *state;
+
+	make_tree(machine);
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_run(machine, "rm -r a/b; mv d e; echo more >>e/big; chmod 700 a; rm e/link; mkdir f; mv e/fifo f/; echo new >f/new");
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, false));
+	machine_run(machine, "rm -r f; printf y | dd of=sparse bs=1 seek=100 conv=notrunc 2>/dev/null");
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+}
+
+static void test_live_changes(void **state)
+{
+	struct machine *machine = *state;
+	char block[4096];
+
+	make_tree(machine);
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	uint64_t before = machine_status(machine).uploaded_bytes;
+	for (int i = 0; i < 4096; i++)
+		block[i] = (char)rand();
+	machine_write(machine, "d/big", 1000000, block, sizeof(block));
+	sync_and_compare(machine);
+	assert_true(machine_status(machine).uploaded_bytes - before < 16384); /* two blocks */
+	machine_truncate(machine, "d/big", 1000100);
+	sync_and_compare(machine);
+	machine_truncate(machine, "d/big", 2000000);
+	machine_write(machine, "d/big", 1999990, "end", 3);
+	machine_rename(machine, "a/one", "first");
+	machine_unlink(machine, "a/b/two");
+	machine_create(machine, "a/b/three");
+	machine_write(machine, "a/b/three", 0, "333", 3);
+	sync_and_compare(machine);
+	machine_rename(machine, "a/b", "d/b");
+	machine_rename(machine, "d/b/three", "d/link"); /* over another */
+	machine_truncate(machine, "d/big", 0);
+	machine_write(machine, "d/big", 8192, block, sizeof(block));
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+/* Random blocks until the extents are dense, each round compared. */
+static void test_dense_extents(void **state)
+{
+	struct machine *machine = *state;
+	char block[4096];
+
+	machine_run(machine, "head -c 5000000 /dev/urandom >file");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	srand(7);
+	for (int round = 0; round < 30; round++) {
+		for (int i = 0; i < 25; i++) {
+			memset(block, i % 5 == 0 ? 0 : rand() % 255 + 1, sizeof(block));
+			machine_write(machine, "file", rand() % 1200 * 4096, block, sizeof(block));
+		}
+		MACHINE_OK(machine, machine_sync(machine));
+	}
+	machine_compare(machine);
+	assert_true(machine_int(machine, "SELECT max(n) FROM (SELECT count(*) AS n FROM extent GROUP BY start / 2097152)") < 400);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void test_import(void **state)
+{
+	struct machine *machine = *state;
+
+	machine_run(machine, "for i in $(seq 60); do mkdir d$i; for j in $(seq 100); do echo $i $j >d$i/f$j; done; done; "
+			     "head -c 80000000 /dev/urandom >large");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	assert_true(machine_int(machine, "SELECT count(*) FROM version WHERE flags & 1") > 0);
+	assert_int_equal(machine_int(machine, "SELECT flags & 1 FROM version ORDER BY seq DESC LIMIT 1"), 0);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM backlog_inode"), 0);
+	assert_true(machine_status(machine).safe_until_ns > 0);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void test_loss_is_held(void **state)
+{
+	struct machine *machine = *state;
+
+	machine_run(machine, "for i in $(seq 50); do echo $i >f$i; done");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_run(machine, "rm f1* f2* f3*; echo new >new");
+	machine_mount(machine, false, false);
+	assert_int_equal(machine_sync(machine), ERR_FAILED);
+	assert_non_null(strstr(machine->error.message, "accept_loss"));
+	assert_int_equal(machine_status(machine).state, ENGINE_DEGRADED);
+	machine_unmount(machine, 0, true);
+	machine_mount(machine, false, true);
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_empty, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_first_tree, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changes_while_unmounted, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_live_changes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_dense_extents, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_import, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_loss_is_held, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
