@@ -6,6 +6,7 @@
 #include "io.h"
 #include "log.h"
 #include "rescan.h"
+#include "tree.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -197,15 +198,18 @@ out:
 	return ERR_OK;
 }
 
-static int open_existing(const struct volume_config *config, bool lock, struct volume **out, struct error *error)
+/* `create`: the database may be absent; a new one knows nothing of what is in the spool. */
+static int open_existing(const struct volume_config *config, bool lock, bool create, struct volume **out, struct error *error)
 {
 	struct volume *volume = volume_new(config);
 	int result = volume ? open_state(volume, error) : no_memory(error);
 
 	if (result == ERR_OK && lock)
 		result = take_lock(volume, error);
+	if (result == ERR_OK && create && faccessat(volume->state_fd, "volume.db", F_OK, 0) != 0 && tree_clear(volume->spool_fd) != 0)
+		result = error_errno(error, errno, "%s/spool: can't be cleared", volume->state_path);
 	if (result == ERR_OK)
-		result = open_parts(volume, false, !lock, error);
+		result = open_parts(volume, create, !lock, error);
 	if (result == ERR_CORRUPT && lock && !volume->db)
 		set_aside(volume);
 	if (result != ERR_OK) {
@@ -216,14 +220,42 @@ static int open_existing(const struct volume_config *config, bool lock, struct v
 	return ERR_OK;
 }
 
+/* What of the state directory is absent. */
+static int make_state(const struct volume_config *config, struct error *error)
+{
+	static const char *const parts[] = {"", "/spool", "/cache"};
+	char *base = state_dir();
+	int result = base ? io_mkdirs(base, error) : no_memory(error);
+
+	for (size_t i = 0; result == ERR_OK && i < sizeof parts / sizeof *parts; i++) {
+		char *path = io_printf("%s/%s%s", base, config->name, parts[i]);
+
+		if (!path)
+			result = no_memory(error);
+		else if (mkdir(path, 0700) != 0 && errno != EEXIST)
+			result = error_errno(error, errno, "state directory %s", path);
+		free(path);
+	}
+	free(base);
+	return result;
+}
+
 int volume_open(const struct volume_config *config, struct volume **out, struct error *error)
 {
-	return open_existing(config, true, out, error);
+	struct error why;
+	int result = open_existing(config, true, false, out, &why);
+
+	if (result != ERR_ABSENT && result != ERR_CORRUPT)
+		return result == ERR_OK ? ERR_OK : error_set(error, result, why.sys_errno, "%s", why.message);
+	/* Faults 20, 21: it is only a cache. */
+	log_warn("%s: %s; making a new database, to be filled from the remote", config->name, why.message);
+	result = make_state(config, error);
+	return result == ERR_OK ? open_existing(config, true, true, out, error) : result;
 }
 
 int volume_open_reader(const struct volume_config *config, struct volume **out, struct error *error)
 {
-	return open_existing(config, false, out, error);
+	return open_existing(config, false, false, out, error);
 }
 
 /* ------------------------------------------------------------------ backing tree */

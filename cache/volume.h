@@ -27,8 +27,8 @@ struct volume;
 
 /* Makes the state directory and an empty database for config->name. ERR_EXISTS when there is one. Leaves it locked and open as volume_open does. */
 int volume_create(const struct volume_config *config, struct volume **out, struct error *error);
-/* Takes the lock (ERR_BUSY: "already mounted (process N)"), checks modes (0700), refuses a state directory that lies below the backing directory, opens the database. A corrupt database is set aside as
- * volume.db.damaged-TIME and ERR_CORRUPT returned, so that the caller can recover from the remote. */
+/* Takes the lock (ERR_BUSY: "already mounted (process N)"), checks modes (0700), refuses a state directory that lies below the backing directory, opens the database. It is only
+ * a cache (faults 20, 21): an absent one is made anew, empty, and a corrupt one set aside as volume.db.damaged-TIME before that; the spool is emptied then, and the engine fills the database from the remote. */
 int volume_open(const struct volume_config *config, struct volume **out, struct error *error);
 /* Read-only beside a running daemon: no lock, no backing, database through readers only. */
 int volume_open_reader(const struct volume_config *config, struct volume **out, struct error *error);

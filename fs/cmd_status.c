@@ -46,6 +46,9 @@ static int rest_json(const struct volume_config *config, struct buf *out, struct
 	struct volume *volume;
 	int rc = volume_open_reader(config, &volume, error);
 
+	if (rc == ERR_ABSENT)
+		return error_set(error, rc, 0, "%s: the local database is gone; the next yester mount or yester sync fills a new one from %s",
+				 config->directory, config->remote);
 	if (rc < 0)
 		return rc;
 	rc = volume_rest_read(volume, &rest, error);
@@ -101,8 +104,11 @@ static int show(void *context, struct volume_config *config)
 	int rc = volume_json(config, &json, &showing->error);
 
 	if (rc < 0) { /* the others are shown all the same */
-		showing->code = cmd_fail(&showing->error);
 		buf_free(&json);
+		/* Above a screen that is drawn again, nobody would see it. */
+		if (showing->words->watch && !showing->words->json)
+			return buf_printf(showing->out, "yester: %s\n", showing->error.message);
+		showing->code = cmd_fail(&showing->error);
 		return 0;
 	}
 	if (showing->words->json)
@@ -162,7 +168,7 @@ static int status_watch(const struct status_words *words, const struct terminal 
 
 		buf_clear(&out);
 		code = status_once(words, terminal->color, &out);
-		if (code == 2) {
+		if (code != 0 && out.length == 0) {
 			buf_free(&out);
 			return code;
 		}

@@ -1,0 +1,63 @@
+#!/bin/bash
+# Faults 20, 21: the local database is damaged or deleted, or the whole state directory is: the next session fills a new one from the remote, history
+# is complete, and what was never uploaded is still in the tree. The remote is never overwritten.
+# timeout: 200
+
+. tests/lib/lib.sh
+need_mount
+new_volume v
+mkdir "$DIR/sub"
+for i in 1 2 3; do
+	echo "$i" >"$DIR/sub/file"
+	expect 0 sync "$DIR"
+done
+state=$YESTER_STATE_DIR/v
+history_is() { # WANTED: the contents of sub/file in all versions, oldest first, without repetitions
+	local got
+	got=$(cat "$DIR"/.snapshots/*/sub/file | uniq | tr '\n' ' ')
+	[ "$got" = "$1" ] || fail "history is \"$got\" instead of \"$1\""
+}
+
+round() { # NAME: damage is done; something was changed that no version has
+	local old
+	old=$(cd "$STORE" && find . -type f -exec sha256sum {} +)
+	mount_volume "$DIR"
+	expect 0 sync "$DIR"
+	[ "$(cat "$DIR/sub/file")" = "unsent $1" ] || fail "$1: the tree has changed"
+	before+="unsent $1 "
+	history_is "$before"
+	umount_volume "$DIR" || fail "$1: umount"
+	(cd "$STORE" && sha256sum --quiet -c) <<<"$old" || fail "$1: objects of the remote were changed"
+	expect 0 check "$DIR" --read-data
+}
+before="1 2 3 "
+
+echo "unsent deleted" >"$DIR/sub/file"
+rm "$state"/volume.db*
+expect_line 1 'database is gone; the next yester mount' status "$DIR"
+round deleted
+
+echo "unsent all" >"$DIR/sub/file"
+rm -r "$state"
+round all
+
+echo "unsent damaged" >"$DIR/sub/file"
+python3 - "$state/volume.db" <<'PY'
+import sys
+with open(sys.argv[1], "r+b") as file:
+    file.seek(0, 2)
+    size = file.tell()
+    for at in range(4096, size, 4096):
+        file.seek(at)
+        file.write(b"\xa5" * 2048)
+PY
+round damaged
+ls "$state"/volume.db.damaged-* >/dev/null || fail "the damaged database was not set aside"
+
+# With the remote away there is nothing to fill it from: refused, and nothing is recorded.
+echo "unsent away" >"$DIR/sub/file"
+rm "$state"/volume.db*
+mv "$STORE" "$STORE.away"
+expect 1 mount "$DIR"
+mv "$STORE.away" "$STORE"
+round away
