@@ -201,7 +201,8 @@ int cmd_status(int argc, char **argv, const struct engine_ops *engine)
 	if (words.watch)
 		return status_watch(&words, &terminal);
 	code = status_once(&words, terminal.color, &out);
-	fwrite(out.data, 1, out.length, stdout);
+	if (out.length > 0)
+		fwrite(out.data, 1, out.length, stdout);
 	buf_free(&out);
 	return code;
 }

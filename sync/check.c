@@ -5,6 +5,7 @@
 #include "db_internal.h"
 #include "io.h"
 #include "setup.h"
+#include "tree.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -59,7 +60,7 @@ static void remove_work(struct checking *checking)
 		return;
 	fd = open(checking->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0) {
-		setup_clear_directory(fd);
+		tree_clear(fd);
 		close(fd);
 	}
 	rmdir(checking->dir);

@@ -7,6 +7,7 @@
 #include "log.h"
 #include "recover.h"
 #include "setup.h"
+#include "tree.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -305,7 +306,7 @@ static void undo_directory(const struct cloning *cloning)
 	int fd = cloning->extracting ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 
 	if (fd >= 0) {
-		if (setup_clear_directory(fd) < 0)
+		if (tree_clear(fd) < 0)
 			log_warn("%s: can't remove what the clone wrote: %s", path, strerror(errno));
 		close(fd);
 	}

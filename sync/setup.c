@@ -3,8 +3,8 @@
 #include "bytes.h"
 #include "io.h"
 #include "log.h"
+#include "tree.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -220,66 +220,13 @@ int setup_describe(struct db *db, const struct volume_descriptor *descriptor, co
 
 /* ---------------------------------------------------------------- removal */
 
-static int remove_entry(int dirfd, const char *name, dev_t device)
-{
-	struct stat st;
-	int fd, rc;
-
-	if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return -1;
-	if (!S_ISDIR(st.st_mode))
-		return unlinkat(dirfd, name, 0);
-	if (st.st_dev != device) {
-		errno = EBUSY;
-		return -1;
-	}
-	fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 && errno == EACCES && fchmodat(dirfd, name, 0700, 0) == 0) /* restored without the right to look into it */
-		fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	fchmod(fd, 0700);
-	rc = setup_clear_directory(fd);
-	close(fd);
-	return rc < 0 ? rc : unlinkat(dirfd, name, AT_REMOVEDIR);
-}
-
-int setup_clear_directory(int dirfd)
-{
-	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = 0, saved = 0;
-	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-	struct dirent *entry;
-	struct stat st;
-
-	if (!dir || fstat(fd, &st) < 0) {
-		saved = errno;
-		if (dir)
-			closedir(dir);
-		else if (fd >= 0)
-			close(fd);
-		errno = saved;
-		return -1;
-	}
-	while ((entry = readdir(dir))) {
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		if (remove_entry(fd, entry->d_name, st.st_dev) < 0) {
-			saved = errno;
-			rc = -1;
-		}
-	}
-	closedir(dir);
-	errno = saved;
-	return rc;
-}
-
 void setup_remove_state(const struct volume_config *config)
 {
 	char *base = state_dir(), *path = base ? io_printf("%s/%s", base, config->name) : NULL;
 	int fd = path ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
 
 	if (fd >= 0) {
-		if (setup_clear_directory(fd) < 0 || rmdir(path) < 0)
+		if (tree_clear(fd) < 0 || rmdir(path) < 0)
 			log_warn("%s: can't remove it: %s", path, strerror(errno));
 		close(fd);
 	}

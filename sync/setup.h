@@ -36,7 +36,5 @@ int setup_describe(struct db *db, const struct volume_descriptor *descriptor, co
 
 /* Removes $STATE/NAME. The volume must be closed. Best effort. */
 void setup_remove_state(const struct volume_config *config);
-/* Removes everything in a directory, not crossing mounts, following no links. 0 or -1 with errno. */
-int setup_clear_directory(int dirfd);
 
 #endif

@@ -4,6 +4,7 @@
 #include "recover.h"
 #include "sample_log.h"
 #include "setup.h"
+#include "tree.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -295,7 +296,7 @@ static void test_clear_directory(void **state)
 	assert_int_equal(chmod(deep, 0), 0);
 	assert_int_equal(symlink(place->dir, link), 0);
 	fd = open(place->tree, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_int_equal(setup_clear_directory(fd), 0);
+	assert_int_equal(tree_clear(fd), 0);
 	close(fd);
 	assert_int_equal(count(place->tree), 0);
 	assert_true(there(place->dir, "passphrase"));
