@@ -208,12 +208,34 @@ static int reopen(struct backing *backing, struct node *node, const struct node_
 
 int backing_reopen(struct backing *backing, struct node *node, int flags)
 {
-	return reopen(backing, node, &node->key, flags);
+	int result = reopen(backing, node, &node->key, flags), fd;
+
+	if (result != -ESTALE || (fd = fd_cache_get(backing->fds, node->nodeid)) < 0)
+		return result;
+	/* Without a name, but held: not every filesystem opens the handle of such an inode. */
+	result = reopen_fd(fd, flags);
+	fd_cache_put(backing->fds, node->nodeid, fd);
+	return result;
 }
 
 int backing_reopen_key(struct backing *backing, const struct node_key *key, int flags)
 {
 	return reopen(backing, NULL, key, flags);
+}
+
+/* For keys without handle. */
+static int keep_descriptor(struct backing *backing, struct node *node)
+{
+	int fd, none = -1;
+
+	if (atomic_load(&node->held_fd) >= 0)
+		return 0;
+	fd = reopen(backing, NULL, &node->key, O_PATH | O_NOFOLLOW);
+	if (fd < 0)
+		return fd;
+	if (!atomic_compare_exchange_strong(&node->held_fd, &none, fd))
+		close(fd);
+	return 0;
 }
 
 int backing_fd_get(struct backing *backing, struct node *node)
@@ -223,7 +245,7 @@ int backing_fd_get(struct backing *backing, struct node *node)
 	if (fd >= 0)
 		return fd;
 	if (node_key_type(&node->key) < 0) {
-		fd = backing_hold(backing, node);
+		fd = keep_descriptor(backing, node);
 		return fd < 0 ? fd : atomic_load(&node->held_fd);
 	}
 	fd = fd_cache_get(backing->fds, node->nodeid);
@@ -235,14 +257,26 @@ int backing_fd_get(struct backing *backing, struct node *node)
 
 void backing_fd_put(struct backing *backing, struct node *node, int fd)
 {
-	/* A node's held descriptor lives as long as the node, so no cached one ever has its number. */
-	if (fd >= 0 && fd != atomic_load(&node->held_fd))
+	if (fd >= 0 && node_key_type(&node->key) >= 0)
 		fd_cache_put(backing->fds, node->nodeid, fd);
 }
 
 void backing_fd_drop(struct backing *backing, struct node *node)
 {
+	struct stat st;
+	int fd;
+
 	fd_cache_drop(backing->fds, node->nodeid);
+	if (atomic_load(&node->held_fd) < 0)
+		return;
+	/* The only way to the inode, unless nothing leads there any more. */
+	pthread_mutex_lock(&node->lock);
+	fd = atomic_load(&node->held_fd);
+	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink == 0) {
+		atomic_store(&node->held_fd, -1);
+		close(fd);
+	}
+	pthread_mutex_unlock(&node->lock);
 }
 
 void backing_fd_drop_id(void *context, uint64_t nodeid)
@@ -257,15 +291,15 @@ size_t backing_fd_count(struct backing *backing)
 
 int backing_hold(struct backing *backing, struct node *node)
 {
-	int fd, none = -1;
+	int fd;
 
-	if (atomic_load(&node->held_fd) >= 0)
-		return 0;
-	fd = reopen(backing, NULL, &node->key, O_PATH | O_NOFOLLOW);
+	if (node_key_type(&node->key) < 0)
+		return keep_descriptor(backing, node);
+	fd = backing_fd_get(backing, node);
 	if (fd < 0)
 		return fd;
-	if (!atomic_compare_exchange_strong(&node->held_fd, &none, fd))
-		close(fd);
+	fd_cache_hold(backing->fds, node->nodeid);
+	backing_fd_put(backing, node, fd);
 	return 0;
 }
 

@@ -60,9 +60,11 @@ void backing_set_resolver(struct backing *backing, backing_resolve_fn *fn, void 
  * gone). Not usable for reading and writing. */
 int backing_fd_get(struct backing *backing, struct node *node);
 void backing_fd_put(struct backing *backing, struct node *node, int fd);
-/* Drops cached descriptors of the node, at once or when they are given back: a cached descriptor keeps the space of a removed file in use. */
+/* When the kernel has forgotten the node: closes its descriptor, at once or when it is given back, also one that was held: it would keep the space of a
+ * removed file in use for as long as the node is in the journal. Of nodes without handle only when nothing in the tree leads to the inode any more; their
+ * descriptor is used by operations of the kernel that hold a lookup, and by others under node->lock (taken here). */
 void backing_fd_drop(struct backing *backing, struct node *node);
-/* The same by number: for node_table_on_free (`context` is the backing). */
+/* The cached one by number: for node_table_on_free (`context` is the backing). */
 void backing_fd_drop_id(void *context, uint64_t nodeid);
 /* Descriptors in the cache, for tests. */
 size_t backing_fd_count(struct backing *backing);
@@ -70,7 +72,7 @@ size_t backing_fd_count(struct backing *backing);
  * and not O_PATH). */
 int backing_reopen(struct backing *backing, struct node *node, int flags);
 int backing_reopen_key(struct backing *backing, const struct node_key *key, int flags);
-/* Before the last name may go: makes node->held_fd so that the inode stays reachable. 0 or -errno. */
+/* Before the last name may go: the inode stays reachable until backing_fd_drop. 0 or -errno. */
 int backing_hold(struct backing *backing, struct node *node);
 /* Path "/proc/self/fd/N" of a descriptor, for calls without an O_PATH form (xattrs, chmod). They act on the inode itself,
  * symlinks included. */

@@ -12,17 +12,18 @@
 
 struct entry {
 	struct entry *next;            /* in its bucket */
-	struct entry *newer, *older;   /* in the list of those not in use */
+	struct entry *newer, *older;   /* in the list of those neither in use nor held */
 	uint64_t nodeid;
 	int fd;
 	uint32_t users;
+	bool held;    /* until it is dropped */
 	bool dropped; /* closed when the last user gives it back */
 };
 
 struct shard {
 	pthread_mutex_t lock; /* all of the shard; nothing is taken inside */
 	struct entry *buckets[BUCKETS];
-	struct entry *newest, *oldest; /* not in use */
+	struct entry *newest, *oldest; /* neither in use nor held */
 	size_t count, capacity;
 };
 
@@ -79,7 +80,7 @@ static void list_push(struct shard *shard, struct entry *entry)
 
 static void entry_use(struct shard *shard, struct entry *entry)
 {
-	if (entry->users++ == 0)
+	if (entry->users++ == 0 && !entry->held)
 		list_remove(shard, entry);
 }
 
@@ -156,7 +157,7 @@ void fd_cache_put(struct fd_cache *cache, uint64_t nodeid, int fd)
 
 	assert(entry && entry->fd == fd && entry->users > 0);
 	(void)fd;
-	if (--entry->users == 0) {
+	if (--entry->users == 0 && !entry->held) {
 		/* More are in use than we want to keep: the first to come back goes. */
 		if (entry->dropped || shard->count > shard->capacity)
 			entry_close(shard, entry);
@@ -166,17 +167,39 @@ void fd_cache_put(struct fd_cache *cache, uint64_t nodeid, int fd)
 	pthread_mutex_unlock(&shard->lock);
 }
 
+void fd_cache_hold(struct fd_cache *cache, uint64_t nodeid)
+{
+	struct shard *shard = lock_shard(cache, nodeid);
+	struct entry *entry = find(shard, nodeid);
+
+	assert(entry && entry->users > 0);
+	entry->held = true;
+	entry->dropped = false;
+	pthread_mutex_unlock(&shard->lock);
+}
+
+/* The shard's lock must be held. */
+static void entry_drop(struct shard *shard, struct entry *entry)
+{
+	bool listed = entry->users == 0 && !entry->held;
+
+	entry->held = false;
+	if (entry->users > 0) {
+		entry->dropped = true;
+		return;
+	}
+	if (listed)
+		list_remove(shard, entry);
+	entry_close(shard, entry);
+}
+
 void fd_cache_drop(struct fd_cache *cache, uint64_t nodeid)
 {
 	struct shard *shard = lock_shard(cache, nodeid);
 	struct entry *entry = find(shard, nodeid);
 
-	if (entry && entry->users > 0) {
-		entry->dropped = true;
-	} else if (entry) {
-		list_remove(shard, entry);
-		entry_close(shard, entry);
-	}
+	if (entry)
+		entry_drop(shard, entry);
 	pthread_mutex_unlock(&shard->lock);
 }
 
@@ -213,10 +236,17 @@ void fd_cache_free(struct fd_cache *cache)
 {
 	if (!cache)
 		return;
-	fd_cache_shrink(cache);
 	for (int i = 0; i < SHARDS; i++) {
-		assert(cache->shards[i].count == 0);
-		pthread_mutex_destroy(&cache->shards[i].lock);
+		struct shard *shard = &cache->shards[i];
+
+		/* Held ones too: the kernel that they were held for is gone. */
+		for (int j = 0; j < BUCKETS; j++)
+			for (struct entry *entry = shard->buckets[j], *next; entry; entry = next) {
+				next = entry->next;
+				entry_drop(shard, entry);
+			}
+		assert(shard->count == 0);
+		pthread_mutex_destroy(&shard->lock);
 	}
 	free(cache);
 }

@@ -16,6 +16,8 @@ int fd_cache_get(struct fd_cache *cache, uint64_t nodeid);
 /* Takes over fd; returns the descriptor to use (another thread's, if that was faster), now in use, or -ENOMEM. */
 int fd_cache_add(struct fd_cache *cache, uint64_t nodeid, int fd);
 void fd_cache_put(struct fd_cache *cache, uint64_t nodeid, int fd);
+/* The one that the caller has in use stays until fd_cache_drop, whatever else comes. */
+void fd_cache_hold(struct fd_cache *cache, uint64_t nodeid);
 void fd_cache_drop(struct fd_cache *cache, uint64_t nodeid);
 /* Closes all that are not in use: true if there were any. */
 bool fd_cache_shrink(struct fd_cache *cache);

@@ -72,13 +72,20 @@ static void find_names(struct candidates *found, const struct node_key *key)
 		catalogue_names_of(found->conn, CATALOGUE_LIVE, local.ino, add_live, found);
 }
 
-/* A duplicate of the descriptor that a node keeps. */
+/* A duplicate of the descriptor that a node keeps; checked, because that may be closed meanwhile (backing_fd_drop). */
 static int from_node(struct volume *volume, const struct node_key *key)
 {
 	struct node *node = node_find(volume_nodes(volume), key);
 	int held = node ? atomic_load(&node->held_fd) : -1;
-	int fd = held >= 0 ? fcntl(held, F_DUPFD_CLOEXEC, 0) : -1;
+	int fd = -1;
+	struct node_key found;
+	struct stat st;
 
+	if (held >= 0 && backing_identify(volume_backing(volume), held, "", &found, &st, &fd) == 0 &&
+	    !node_key_equal(&found, key)) {
+		close(fd);
+		fd = -1;
+	}
 	node_put(volume_nodes(volume), node);
 	return fd;
 }

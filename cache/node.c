@@ -387,14 +387,14 @@ void node_lookup_add(struct node_table *table, struct node *node)
 		node_put(table, node);
 }
 
-void node_lookup_forget(struct node_table *table, uint64_t nodeid, uint64_t count)
+bool node_lookup_forget(struct node_table *table, uint64_t nodeid, uint64_t count)
 {
 	struct node *node = node_by_id(table, nodeid);
 	struct shard *shard;
 	bool last;
 
 	if (!node)
-		return;
+		return true;
 	shard = &table->by_key[hash_key(&node->key) % SHARDS];
 	pthread_mutex_lock(&shard->lock);
 	last = node->lookups > 0 && count >= node->lookups;
@@ -403,6 +403,7 @@ void node_lookup_forget(struct node_table *table, uint64_t nodeid, uint64_t coun
 	if (last)
 		node_put(table, node);
 	node_put(table, node);
+	return last;
 }
 
 uint64_t node_table_count(const struct node_table *table)

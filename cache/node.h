@@ -39,7 +39,7 @@ struct node {
 	struct dirt *dirt;   /* changes since the last cut, or of the present cut if not looked at since; lock */
 	struct dirt *frozen; /* its part of the present cut; lock */
 	_Atomic int64_t durable_epoch; /* its unsettled row of that epoch is on disk (I9) */
-	_Atomic int held_fd; /* O_PATH descriptor, kept because the handle would not do; -1; closed by the last put */
+	_Atomic int held_fd; /* of a key without handle: O_PATH descriptor; -1; closed by the last put or backing_fd_drop */
 	/* Constant. Memory is allocated for its length only (there may be millions): use it through a pointer, and
 	 * never copy the struct; node_key_of does that. */
 	struct node_key key;
@@ -63,9 +63,9 @@ void node_ref(struct node_table *table, struct node *node);
 /* NULL is fine. */
 void node_put(struct node_table *table, struct node *node);
 /* Kernel's lookup count: turns the caller's reference into a lookup (lookup_add) and back (lookup_forget drops `count`
- * lookups; more than there are: all). */
+ * lookups; more than there are: all). True: none is left. */
 void node_lookup_add(struct node_table *table, struct node *node);
-void node_lookup_forget(struct node_table *table, uint64_t nodeid, uint64_t count);
+bool node_lookup_forget(struct node_table *table, uint64_t nodeid, uint64_t count);
 /* Copies the bytes in use only: a node's own key is allocated no longer than that. */
 void node_key_copy(struct node_key *to, const struct node_key *from);
 /* A whole copy of its key. */

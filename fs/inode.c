@@ -104,10 +104,14 @@ void inode_entry(struct fs *fs, struct node *node, const struct stat *st, struct
 
 void inode_forget(struct fs *fs, fuse_ino_t ino, uint64_t count)
 {
-	if (inode_is_snap(ino))
+	if (inode_is_snap(ino)) {
 		snapdir_forget(fs, ino, count);
-	else
-		node_lookup_forget(fs->nodes, ino, count);
+		return;
+	}
+	struct node *node = inode_get(fs, ino);
+	if (node && node_lookup_forget(fs->nodes, ino, count))
+		backing_fd_drop(fs->backing, node);
+	node_put(fs->nodes, node);
 }
 
 void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)

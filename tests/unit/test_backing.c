@@ -141,8 +141,15 @@ static void test_keys(void **state)
 	assert_int_equal(io_pread(fd, text, 8, 0), 5);
 	close(fd);
 	fd = backing_fd_get(backing, node);
-	assert_int_equal(fd, atomic_load(&node->held_fd));
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_nlink, 0);
+	/* Let go while it is in use: it goes when it comes back, and the inode with it. */
+	backing_fd_drop(backing, node);
+	assert_int_equal(fstat(fd, &st), 0);
 	backing_fd_put(backing, node, fd);
+	assert_int_equal(backing_fd_count(backing), 0);
+	assert_int_equal(backing_fd_get(backing, node), -ESTALE);
 	node_put(table, node);
 	assert_int_equal(backing_reopen_key(backing, &key, O_RDONLY), -ESTALE);
 	/* A new file of the same name, perhaps with the same inode number, is another one. */
@@ -425,6 +432,8 @@ static int as_user(void)
 	fd = backing_reopen(backing, node, O_RDONLY | O_NOATIME);
 	CHECK(fd >= 0);
 	close(fd);
+	backing_fd_drop(backing, node); /* nothing else leads there */
+	CHECK(atomic_load(&node->held_fd) >= 0);
 	node_put(table, node);
 	/* From the database: by the resolver, if there is one. */
 	node = node_get(table, &key, st.st_mode, -1);
