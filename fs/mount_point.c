@@ -98,6 +98,8 @@ static int check_kernel(struct error *error)
 	}
 	if (errno == ENOENT || errno == ENODEV || errno == ENXIO)
 		return error_set(error, ERR_UNSUPPORTED, errno, "/dev/fuse: the kernel has no FUSE; modprobe fuse");
+	if (errno == EACCES || errno == EPERM)
+		return error_set(error, ERR_DENIED, errno, "/dev/fuse: this user may not open it; mount as root, or chmod 666 /dev/fuse");
 	return error_errno(error, errno, "/dev/fuse");
 }
 
