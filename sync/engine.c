@@ -5,6 +5,7 @@
 #include "log.h"
 #include "recover.h"
 #include "setup.h"
+#include "store_late.h"
 #include "sync.h"
 #include "unlock.h"
 #include "verbs.h"
@@ -124,7 +125,7 @@ static int make_chunker(struct opening *opening, struct error *error)
 static int open_all(struct opening *opening, struct error *error)
 {
 	struct engine *engine = opening->engine;
-	int rc = store_open(volume_config(engine->volume), false, STORE_TRIES, &engine->store, error);
+	int rc = store_late_open(volume_config(engine->volume), STORE_TRIES, &engine->store, error);
 
 	if (!rc)
 		rc = read_local(opening, error);

@@ -284,7 +284,7 @@ static int note_root(struct pipeline *pipeline)
 	return journal_note_inode(volume_journal(pipeline->parts.volume), &pipeline->env.root, S_IFDIR, true);
 }
 
-static int seal(struct pipeline *pipeline, struct cut *cut, bool partial, struct error *error)
+static int seal(struct pipeline *pipeline, struct cut *cut, bool partial, bool force, struct error *error)
 {
 	int64_t epoch = cut ? cut_epoch(cut) : 0;
 	bool rescan = false;
@@ -292,7 +292,7 @@ static int seal(struct pipeline *pipeline, struct cut *cut, bool partial, struct
 
 	if (cut)
 		sealing_goes_on(pipeline, cut);
-	rc = seal_cut(&pipeline->env, cut, partial, &rescan, error);
+	rc = seal_cut(&pipeline->env, cut, partial, force, &rescan, error);
 	if (rc)
 		return rc;
 	if (epoch)
@@ -320,7 +320,7 @@ int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
 	else if (rc && rc != ERR_ABSENT)
 		error_set(error, rc, 0, "can't take a cut: %s", error_word(rc));
 	else if (!rc || (due && !partial))
-		rc = seal(pipeline, cut, partial, error);
+		rc = seal(pipeline, cut, partial, due && !partial, error);
 	sealing_ends(pipeline);
 	if (!rc && pipeline->env.backlog) { /* something was put off */
 		uint64_t inodes, bytes, names;

@@ -82,16 +82,18 @@ static int wait_cut(const struct waiting *waiting, int64_t *target)
 	for (;;) {
 		uint64_t seen = pipeline->changes;
 		rc = look_up_trouble(waiting, &upload);
-		if (rc)
-			return rc;
 		if (pipeline->sync_done >= ticket)
 			break;
+		if (rc)
+			return rc;
 		if (pipeline->status.phase == PIPELINE_ENDED)
 			return error_set(waiting->error, ERR_FAILED, 0, "the volume is being unmounted");
 		if (seen == pipeline->changes && (rc = wait_change(waiting, &upload)))
 			return rc;
 	}
 	*target = pipeline->sync_target;
+	if (waiting->error)
+		waiting->error->code = 0; /* what came after the cut is for who waits for more */
 	return 0;
 }
 

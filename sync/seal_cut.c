@@ -52,26 +52,25 @@ static int64_t no_holes(void *context, int64_t offset, int64_t end)
 	return offset;
 }
 
-static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const struct attrs *attrs, struct error *error)
+static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const struct attrs *attrs, bool *any, struct error *error)
 {
 	struct seal_content content = {.read = read_frozen, .next_data = next_frozen, .read_unchanged = read_unchanged,
 				       .context = ino->frozen, .size = attrs->st.st_size};
-	bool any;
 	int rc;
 
 	if (frozen_whole(ino->frozen)) {
 		ino->whole = true;
-		return seal_file(worker, ino->ino, &content, NULL, &any, error);
+		return seal_file(worker, ino->ino, &content, NULL, any, error);
 	}
 	if (ino->captured)
-		return seal_file(worker, ino->ino, &content, frozen_extents(ino->frozen), &any, error);
+		return seal_file(worker, ino->ino, &content, frozen_extents(ino->frozen), any, error);
 	if (content.size > TRY_BYTES) {
 		ino->deferred = true;
 		return 0;
 	}
 	content.read = read_either;
 	content.next_data = no_holes;
-	rc = seal_file(worker, ino->ino, &content, NULL, &any, error);
+	rc = seal_file(worker, ino->ino, &content, NULL, any, error);
 	ino->whole = !rc;
 	if (rc == ERR_BUSY) { /* its rows were not made yet: they come after the last byte */
 		ino->deferred = true;
@@ -83,6 +82,7 @@ static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const st
 static int capture(struct seal_worker *worker, struct seal_ino *ino, struct error *error)
 {
 	struct attrs attrs = {0};
+	bool any = false;
 	int rc = frozen_attrs(ino->frozen, &attrs);
 
 	if (rc == ERR_ABSENT) {
@@ -95,7 +95,7 @@ static int capture(struct seal_worker *worker, struct seal_ino *ino, struct erro
 		goto out;
 	}
 	if (S_ISREG(attrs.st.st_mode))
-		rc = seal_bytes(worker, ino, &attrs, error);
+		rc = seal_bytes(worker, ino, &attrs, &any, error);
 	else
 		ino->whole = true;
 	if (rc == ERR_ABSENT) {
@@ -105,7 +105,7 @@ static int capture(struct seal_worker *worker, struct seal_ino *ino, struct erro
 	}
 	ino->row.size = attrs.st.st_size;
 	if (!rc && !ino->deferred)
-		rc = seal_inode_row(worker, ino, &attrs, false, error);
+		rc = seal_inode_row(worker, ino, &attrs, !any, error); /* other rows of an inode never change without this one */
 	if (!rc && !ino->deferred)
 		seal_captured(worker, ino, &attrs, worker->sealing->cut_ns);
 out:
@@ -149,8 +149,7 @@ static int add_items(struct sealing *sealing, struct error *error)
 		if (rc)
 			break;
 		ino->frozen = frozen;
-		int64_t bytes = frozen_whole(frozen) ? TRY_BYTES / 16 : extent_map_bytes(frozen_extents(frozen), TRY_BYTES);
-		rc = seal_want(sealing, ino, S_ISREG(ino->type) ? (uint64_t)bytes : 0, error);
+		rc = seal_want(sealing, ino, 0, error);
 	}
 	return rc;
 }
@@ -208,7 +207,7 @@ static int build(struct sealing *sealing, struct error *error)
 	return rc;
 }
 
-int seal_cut(struct seal_env *env, struct cut *cut, bool partial, bool *rescan, struct error *error)
+int seal_cut(struct seal_env *env, struct cut *cut, bool partial, bool force, bool *rescan, struct error *error)
 {
 	struct sealing *sealing;
 	bool committed = false;
@@ -218,7 +217,7 @@ int seal_cut(struct seal_env *env, struct cut *cut, bool partial, bool *rescan, 
 		sealing->partial = partial;
 		rc = build(sealing, error);
 		if (!rc)
-			rc = sealing_commit(sealing, true, &committed, error);
+			rc = sealing_commit(sealing, force, &committed, error);
 		*rescan |= !rc && sealing->rescan;
 		if (!rc)
 			cut = NULL;

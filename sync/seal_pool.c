@@ -14,7 +14,8 @@
 #include <unistd.h>
 
 #define READER_NS NS_PER_S
-#define BYTES_PER_THREAD (UINT64_C(4) << 20)
+#define EFFORT_PER_THREAD (UINT64_C(4) << 20) /* so much work makes another sealer worth it */
+#define EFFORT_PER_INODE 8192
 #define INLINE_BYTES (256u << 10)
 #define EARLY_BYTES (UINT64_C(64) << 20) /* a version with more sends its packs before it is complete */
 #define NICE 10
@@ -42,6 +43,8 @@ void seal_reader_end(struct seal_reader *reader)
 	db_read_end(reader->db, reader->conn);
 	reader->conn = NULL;
 }
+
+static void add_worker(struct sealing *sealing);
 
 /* ---------------------------------------------------------------- chunks of this version */
 
@@ -211,6 +214,8 @@ int seal_chunk(struct seal_worker *worker, const void *data, uint32_t length, in
 
 	if (seal_cancelled(sealing))
 		return error_set(error, ERR_ABANDONED, 0, "version %lld: abandoned", (long long)sealing->seq);
+	atomic_fetch_add(&sealing->effort, length);
+	add_worker(sealing);
 	master_chunk_id(sealing->env->master, data, length, id);
 	conn = seal_reader_conn(&worker->reader, error);
 	if (!conn)
@@ -250,6 +255,8 @@ static void *worker_run(void *context)
 		size_t at = atomic_fetch_add(&sealing->next_work, 1);
 		if (at >= sealing->work_count)
 			break;
+		atomic_fetch_add(&sealing->effort, EFFORT_PER_INODE);
+		add_worker(sealing);
 		if (!sealing->work[at]->gone)
 			worker->rc = sealing->capture(worker, sealing->work[at], &worker->error);
 	}
@@ -261,42 +268,63 @@ static void *worker_run(void *context)
 	return NULL;
 }
 
-static int thread_count(const struct sealing *sealing)
+/* One more sealer when there has been enough to do for it and there is more; so small versions have one pack, which fits into the record. Sizes are not known beforehand. */
+static void add_worker(struct sealing *sealing)
+{
+	pthread_mutex_lock(&sealing->lock);
+	int count = sealing->worker_count;
+	if (count < sealing->worker_room && atomic_load(&sealing->next_work) < sealing->work_count &&
+	    atomic_load(&sealing->effort) >= (uint64_t)count * EFFORT_PER_THREAD) {
+		struct seal_worker *worker = &sealing->workers[count];
+		*worker = (struct seal_worker){.sealing = sealing, .reader = {.db = volume_db(sealing->env->volume)}};
+		if (pthread_create(&worker->thread, NULL, worker_run, worker) == 0)
+			sealing->worker_count++;
+	}
+	pthread_mutex_unlock(&sealing->lock);
+}
+
+static int workers_new(struct sealing *sealing)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
-	uint64_t wanted = 1 + sealing->work_bytes / BYTES_PER_THREAD;
 
-	if (cores > SEAL_THREADS_MAX)
-		cores = SEAL_THREADS_MAX;
-	return cores < 1 || wanted < (uint64_t)cores ? (int)wanted : (int)cores;
+	sealing->worker_room = cores < 1 ? 1 : cores > SEAL_THREADS_MAX ? SEAL_THREADS_MAX : (int)cores;
+	sealing->workers = calloc((size_t)sealing->worker_room, sizeof(*sealing->workers));
+	return sealing->workers ? 0 : ERR_NOMEM;
+}
+
+/* Joins all, those too that are added meanwhile: only a running sealer adds one. */
+static int join_workers(struct sealing *sealing, struct error *error)
+{
+	int rc = 0;
+
+	for (int i = 0;; i++) {
+		pthread_mutex_lock(&sealing->lock);
+		int count = sealing->worker_count;
+		pthread_mutex_unlock(&sealing->lock);
+		if (i >= count)
+			return rc;
+		struct seal_worker *worker = &sealing->workers[i];
+		pthread_join(worker->thread, NULL);
+		if (worker->rc && (!rc || rc == ERR_ABANDONED)) {
+			rc = worker->rc;
+			if (error)
+				*error = worker->error;
+		}
+	}
 }
 
 int seal_run(struct sealing *sealing, struct error *error)
 {
-	int count = thread_count(sealing), started = 0, failure = 0, rc = 0;
+	int rc;
 
 	if (!sealing->work_count)
 		return 0;
-	sealing->workers = calloc((size_t)count, sizeof(*sealing->workers));
-	if (!sealing->workers)
+	if (workers_new(sealing))
 		return error_errno(error, ENOMEM, "version %lld", (long long)sealing->seq);
-	sealing->worker_count = count;
-	while (started < count && !failure) {
-		struct seal_worker *worker = &sealing->workers[started];
-		*worker = (struct seal_worker){.sealing = sealing, .reader = {.db = volume_db(sealing->env->volume)}};
-		failure = pthread_create(&worker->thread, NULL, worker_run, worker);
-		started += !failure;
-	}
-	for (int i = 0; i < started; i++) {
-		pthread_join(sealing->workers[i].thread, NULL);
-		if (sealing->workers[i].rc && (!rc || rc == ERR_ABANDONED)) {
-			rc = sealing->workers[i].rc;
-			if (error)
-				*error = sealing->workers[i].error;
-		}
-	}
-	if (!started)
-		return error_errno(error, failure, "starting a sealer");
+	add_worker(sealing);
+	if (!sealing->worker_count)
+		return error_set(error, ERR_NOMEM, EAGAIN, "starting a sealer: no thread for it");
+	rc = join_workers(sealing, error);
 	if (!rc && seal_cancelled(sealing))
 		rc = error_set(error, ERR_ABANDONED, 0, "version %lld: abandoned", (long long)sealing->seq);
 	FAILPOINT("seal/sealed");

@@ -115,15 +115,17 @@ struct sealing {
 	struct seal_block *blocks; /* arena */
 	struct seal_ino **work;
 	size_t work_count, work_room;
-	uint64_t work_bytes;      /* estimate, for the number of threads */
+	uint64_t work_bytes;      /* estimate, for the size of a batch */
 	struct seal_worker *workers; /* their builders hold what is left of the packs */
-	int worker_count;
+	int worker_room;
 	seal_capture_fn *capture;
 	_Atomic size_t next_work;
+	_Atomic uint64_t effort;  /* bytes read so far, and something for each inode: more of it, more sealers */
 	atomic_bool failed;       /* some sealer gave up: the others do too */
 	_Atomic uint64_t changes; /* rows in the delta */
 	_Atomic uint64_t sealed_bytes; /* of packs */
-	pthread_mutex_t lock; /* a leaf: chunks, objects, env's numbers */
+	pthread_mutex_t lock; /* a leaf: chunks, objects, env's numbers, worker_count */
+	int worker_count;
 	struct seal_chunks chunks;
 	struct spool_object *objects;
 };
@@ -193,7 +195,8 @@ int seal_inode_end(struct sealing *sealing, struct seal_ino *ino, struct error *
 int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct error *error);
 
 /* --- seal_cut.c, import.c */
-/* One version from a cut, which is consumed in any case. `partial`: it can't be a prefix, whatever is in it. cut NULL: an empty version. *rescan: see sealing. */
-int seal_cut(struct seal_env *env, struct cut *cut, bool partial, bool *rescan, struct error *error);
+/* One version from a cut, which is consumed in any case. `partial`: it can't be a prefix, whatever is in it. force: a version also when the cut brings nothing that the newest one doesn't have. cut NULL: an
+ * empty version. *rescan: see sealing. */
+int seal_cut(struct seal_env *env, struct cut *cut, bool partial, bool force, bool *rescan, struct error *error);
 
 #endif

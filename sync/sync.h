@@ -16,7 +16,7 @@
  *   fetch                  implements cache/remote.h
  *   init clone check setup unlock verbs   the verbs that need no mounted volume
  *   seal.h pack stream chunker compress crypt key key_file descriptor lines   bytes, sealed
- *   store store_file* store_s3 s3_* http credentials   object stores
+ *   store store_file* store_late store_s3 s3_* http credentials   object stores
  *
  * Threads of a started engine: the sync thread (pipeline); sealers, while a version is sealed; one log thread and `uploads` pack threads (upload); the checkpointer. All sleep when nothing is to be done.
  * Locks are leaves: pipeline's, upload's, a sealing's; none is held over a database call, a network call or an fsync, nor while another is taken. */

@@ -1,0 +1,279 @@
+#include "machine.h"
+
+#include "clock.h"
+#include "db.h"
+#include "sync.h"
+
+#include <cmocka.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int setup(void **state)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+
+	machine_make(machine, "faults", NULL);
+	machine_run(machine, "mkdir a; for i in $(seq 30); do echo $i >a/f$i; done; head -c 600000 /dev/urandom >big");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	*state = machine;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	machine_free(*state);
+	free(*state);
+	return 0;
+}
+
+static void sync_and_compare(struct machine *machine)
+{
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+}
+
+static void remote_away(struct machine *machine, bool away)
+{
+	machine_run(machine, away ? "mv %s %s.away" : "mv %s.away %s", machine->remote, machine->remote);
+}
+
+/* One version in the spool that can't leave it. */
+static void spool_one(struct machine *machine, const char *text)
+{
+	int64_t version;
+
+	machine_create(machine, text);
+	machine_write(machine, text, 0, text, strlen(text));
+	machine_write(machine, "big", 100000, text, strlen(text));
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, 0, &version, &machine->error));
+}
+
+static void await_state(struct machine *machine, enum engine_state state)
+{
+	while (machine_status(machine).state != state)
+		usleep(1000);
+}
+
+static void test_offline(void **state)
+{
+	struct machine *machine = *state;
+
+	remote_away(machine, true);
+	spool_one(machine, "one");
+	spool_one(machine, "two");
+	assert_int_equal(machine_status(machine).head, 3);
+	assert_int_equal(machine_status(machine).confirmed, 1);
+	while (machine_status(machine).state == ENGINE_SYNCING)
+		usleep(1000);
+	assert_true(machine_status(machine).state == ENGINE_OFFLINE || machine_status(machine).state == ENGINE_DEGRADED);
+	assert_true(machine_status(machine).safe_until_ns < INT64_MAX);
+	assert_int_equal(machine_unmount(machine, NS_PER_S, true), ERR_TIMEOUT);
+	machine_mount(machine, false, false);
+	spool_one(machine, "three");
+	remote_away(machine, false);
+	sync_and_compare(machine);
+	await_state(machine, ENGINE_SYNCED);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void damage_spool(struct machine *machine, const char *pattern)
+{
+	machine_run(machine, "for f in %s/state/docs/spool/%s; do printf X | dd of=$f bs=1 seek=300 conv=notrunc 2>/dev/null; done",
+		    machine->base, pattern);
+}
+
+static void test_damaged_record(void **state)
+{
+	struct machine *machine = *state;
+
+	remote_away(machine, true);
+	spool_one(machine, "one");
+	spool_one(machine, "two");
+	spool_one(machine, "three");
+	machine_unlink(machine, "a/f1");
+	spool_one(machine, "four");
+	machine_unmount(machine, 0, true);
+	damage_spool(machine, "log.0000000000000003");
+	machine_mount(machine, false, false);
+	remote_away(machine, false);
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void set_state(struct machine *machine, int state)
+{
+	struct db_conn *conn;
+
+	MACHINE_OK(machine, db_begin(volume_db(machine->volume), true, &conn, &machine->error));
+	MACHINE_OK(machine, db_step(conn, &machine->error, "UPDATE spool SET state=? WHERE kind=2 AND seq=2", "i", (int64_t)state));
+	MACHINE_OK(machine, db_commit(volume_db(machine->volume), &machine->error));
+}
+
+/* It may have been sent: only the remote knows. */
+static void test_damaged_after_attempt(void **state)
+{
+	struct machine *machine = *state;
+
+	remote_away(machine, true);
+	spool_one(machine, "one");
+	machine_run(machine, "cp %s/state/docs/spool/log.0000000000000002 %s/sent", machine->base, machine->base);
+	set_state(machine, 1);
+	machine_unmount(machine, 0, true);
+	remote_away(machine, false);
+	machine_run(machine, "cp %s/sent %s/log/0000000000000002", machine->base, machine->remote);
+	damage_spool(machine, "log.0000000000000002");
+	machine_mount(machine, false, false);
+	spool_one(machine, "two");
+	sync_and_compare(machine);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM version"), 3);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+/* The PUT got through, its answer did not. */
+static void test_lost_answer(void **state)
+{
+	struct machine *machine = *state;
+
+	remote_away(machine, true);
+	spool_one(machine, "one");
+	set_state(machine, 1);
+	machine_run(machine, "cp %s/state/docs/spool/log.0000000000000002 %s.away/log/0000000000000002", machine->base,
+		    machine->remote);
+	machine_unmount(machine, 0, true);
+	remote_away(machine, false);
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	assert_true(machine_int(machine, "SELECT server_s FROM version WHERE seq=2") > 1000000000);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+/* Never sent as far as we know, and there: somebody else's, or this database is an older copy. */
+static void test_unknown_record(void **state)
+{
+	struct machine *machine = *state;
+
+	remote_away(machine, true);
+	spool_one(machine, "one");
+	machine_run(machine, "cp %s/state/docs/spool/log.0000000000000002 %s.away/log/0000000000000002", machine->base,
+		    machine->remote);
+	await_state(machine, ENGINE_DEGRADED); /* it was attempted; then the database is an older copy */
+	set_state(machine, 0);
+	machine_unmount(machine, 0, true);
+	remote_away(machine, false);
+	machine_mount(machine, false, false);
+	assert_int_equal(machine_sync(machine), ERR_FENCED);
+	assert_int_equal(machine_status(machine).state, ENGINE_FENCED);
+	machine_unmount(machine, 0, true);
+	machine_mount(machine, true, false);
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void test_two_writers(void **state)
+{
+	struct machine *machine = *state, other;
+
+	machine_make(&other, "second", machine->remote);
+	machine_clone(&other);
+	machine_mount(&other, false, false); /* the first mount of a clone takes over */
+	spool_one(&other, "theirs");
+	machine_rename(&other, "a/f2", "moved");
+	MACHINE_OK(&other, machine_sync(&other));
+	machine_compare(&other);
+	spool_one(machine, "ours");
+	machine_unlink(machine, "a/f3");
+	assert_int_equal(machine_sync(machine), ERR_FENCED);
+	assert_int_equal(machine_status(machine).state, ENGINE_FENCED);
+	machine_unmount(machine, 0, true);
+	machine_mount(machine, false, false); /* still fenced */
+	assert_int_equal(machine_sync(machine), ERR_FENCED);
+	machine_unmount(machine, 0, true);
+	machine_mount(machine, true, false);
+	sync_and_compare(machine);
+	spool_one(machine, "more");
+	sync_and_compare(machine);
+	spool_one(&other, "late");
+	assert_int_equal(machine_sync(&other), ERR_FENCED);
+	machine_free(&other);
+	machine_run(machine, "true");
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void test_emptied_remote(void **state)
+{
+	struct machine *machine = *state;
+	int64_t version;
+
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_run(machine, "cp -a %s %s.kept; rm -rf %s/*", machine->remote, machine->remote, machine->remote);
+	machine_mount(machine, false, false);
+	spool_one(machine, "one");
+	assert_int_equal(sync_engine()->sync(machine->engine, NS_PER_S, &version, &machine->error), ERR_TIMEOUT);
+	assert_non_null(strstr(machine->error.message, "emptied or rolled back"));
+	assert_int_equal(machine_status(machine).state, ENGINE_DEGRADED);
+	machine_run(machine, "test -z \"$(find %s -type f)\"", machine->remote);
+	machine_run(machine, "cp -a %s.kept/. %s/", machine->remote, machine->remote);
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void test_rolled_back_remote(void **state)
+{
+	struct machine *machine = *state;
+	int64_t version;
+
+	spool_one(machine, "one");
+	MACHINE_OK(machine, machine_sync(machine));
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_run(machine, "mv %s/log/0000000000000002 %s/kept", machine->remote, machine->base);
+	machine_mount(machine, false, false);
+	spool_one(machine, "two");
+	assert_int_equal(sync_engine()->sync(machine->engine, NS_PER_S, &version, &machine->error), ERR_TIMEOUT);
+	assert_non_null(strstr(machine->error.message, "rolled back"));
+	machine_run(machine, "mv %s/kept %s/log/0000000000000002", machine->base, machine->remote);
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+#ifdef YESTER_FAILPOINTS
+static void test_checkpoints(void **state)
+{
+	struct machine *machine = *state;
+	char name[16];
+
+	setenv("YESTER_CHECKPOINT_RECORDS", "4", 1);
+	for (int i = 0; i < 40; i++) {
+		snprintf(name, sizeof(name), "n%d", i);
+		spool_one(machine, name);
+		MACHINE_OK(machine, machine_sync(machine));
+	}
+	unsetenv("YESTER_CHECKPOINT_RECORDS");
+	machine_run(machine, "test $(ls %s/checkpoint | wc -l) -gt 1", machine->remote);
+	assert_true(machine_int(machine, "SELECT value FROM meta WHERE name='base_seq'") > 0);
+	machine_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+#endif
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_offline, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_record, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_after_attempt, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lost_answer, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_record, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_two_writers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_emptied_remote, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_rolled_back_remote, setup, teardown),
+#ifdef YESTER_FAILPOINTS
+		cmocka_unit_test_setup_teardown(test_checkpoints, setup, teardown),
+#endif
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
