@@ -1,7 +1,8 @@
 /* yester restore PATH --at TIME
  *
  * In place: the version is found; a cut records the present; the past is written beside the target under a name of its own; one rename puts it there; what was
- * there is removed. Killed at any moment, the target is either the old or the new one, whole; the other may be left beside it. */
+ * there is removed. Killed at any moment, the target is either the old or the new one, whole; the other may be left beside it. The volume itself can't be
+ * renamed: there it is so for each of its entries. */
 #include "clock.h"
 #include "cmd.h"
 #include "control_client.h"
@@ -13,6 +14,7 @@
 #include "options.h"
 #include "progress.h"
 #include "restore_place.h"
+#include "restore_root.h"
 #include "restore_version.h"
 #include "tree.h"
 #include "unmounted.h"
@@ -140,6 +142,20 @@ static int swap(struct restoring *restoring, struct error *error)
 	return error_errno(error, errno, "%s: can't be put in place", place->shown);
 }
 
+/* The volume's directory stays; what is in it is exchanged. */
+static int replace_whole(struct restoring *restoring, struct error *error)
+{
+	struct error why = { 0 };
+	char name[40];
+	int rc = restore_root(restoring->place.dirfd, restoring->temporary, &why);
+
+	if (rc == 0)
+		return 0;
+	restore_version_name(unmounted_volume(restoring->unmounted), restoring->cut, name);
+	return error_set(error, rc, why.sys_errno, "%s: restored in part: %s; to undo: yester restore %s --at %s",
+			 restoring->place.shown, why.message, restoring->place.shown, name);
+}
+
 /* Durable, before anything says that it is done. */
 static int write_out(struct restoring *restoring, struct error *error)
 {
@@ -148,7 +164,7 @@ static int write_out(struct restoring *restoring, struct error *error)
 	if (rc == 0 && syncfs(restoring->place.dirfd) != 0 && errno != ENOSYS)
 		rc = error_errno(error, errno, "%s: can't be brought to the disk", restoring->place.shown);
 	if (rc == 0)
-		rc = swap(restoring, error);
+		rc = restoring->place.whole ? replace_whole(restoring, error) : swap(restoring, error);
 	if (rc == 0)
 		fsync(restoring->place.dirfd);
 	/* Either the half that was written, or what was there before. */

@@ -4,7 +4,12 @@
  * the engine, mounts, and serves requests (session.c) until the mount goes away; control.c answers the other verbs over a socket. A request becomes a call on the
  * backing tree inside a mutation of the journal (ops_*.c), or, below `.snapshots`, a read of the catalogue and of history (snap*.c).
  *
- *   main, cmd.h, cmd_*.c   the verbs, one file each
+ *   main, cmd.h, cmd_*.c   the verbs, one file each; help: what --help says; mount_helper: the words that mount(8) uses
+ *   options progress human   words of the command line; bars, rates; numbers and times for people
+ *   find_volume new_config secret_options   which volume a path is in; a new one; how the person opens one that this machine does not know
+ *   unmounted    the engine in the verb's own process
+ *   restore_*    where to, which version, the whole volume
+ *   json_field status_text   `status` for people, out of its JSON
  *   mount_options mount_point   what `-o` says; mountinfo, whether a place can be mounted on, unmounting
  *   mount        life of the daemon: fork, open, mount, serve, drain, close
  *   session      the table of FUSE operations, what is asked of the kernel, the loop

@@ -48,6 +48,7 @@ static const struct help {
 	  "  --timeout TIME           longest wait (default: as long as it takes; 0: don't wait)\n" },
 	{ "restore", "PATH --at TIME [--to DEST]", "bring back a file or directory as it was",
 	  "Replaces PATH in one step by what it was; the present state is recorded first, so that this can be undone the same way.\n"
+	  "Of the volume itself, each entry is replaced in one step.\n"
 	  "\n"
 	  "  --at TIME                10m-ago, 3d-ago, 2026-11-20, 2026-11-20T08:14:07 (UTC), a name in .snapshots, latest\n"
 	  "  --to DEST                leave PATH as it is and write to DEST, which must not exist (or is a directory to put\n"

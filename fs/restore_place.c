@@ -118,14 +118,27 @@ static int open_target(struct restore_place *out, const char *directory, struct 
 	return 0;
 }
 
+/* The volume itself. */
+static int find_whole(struct restore_place *out, const char *root, struct error *error)
+{
+	out->name = strdup("");
+	out->shown = strdup(root);
+	out->whole = out->exists = true;
+	if (!out->name || !out->shown)
+		return no_memory(error);
+	out->dirfd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return out->dirfd < 0 ? error_errno(error, errno, "%s", root) : 0;
+}
+
 static int find_in_place(struct restore_place *out, const char *root, struct error *error)
 {
 	char *whole = join(root, out->inside), *parent = NULL;
 	int rc = whole ? 0 : no_memory(error);
 
-	if (rc == 0 && out->inside[0] == '\0')
-		rc = error_set(error, ERR_USAGE, 0, "%s: it is the volume itself, which can't be replaced in one step; restore what is "
-			       "in it, or use --to DEST", root);
+	if (rc == 0 && out->inside[0] == '\0') {
+		free(whole);
+		return find_whole(out, root, error);
+	}
 	if (rc == 0)
 		rc = split(whole, &parent, &out->name, error);
 	if (rc == 0)

@@ -15,6 +15,7 @@ struct restore_place {
 	char *name;      /* and the name there */
 	char *shown;     /* both as a path, for messages */
 	bool exists;     /* that name is there now */
+	bool whole;      /* the volume itself: dirfd is its directory, name is "" */
 };
 
 /* `to` NULL: the target is PATH itself, through the mount when the volume is mounted. Else DEST: must not be there, or is a directory to put it into. A

@@ -103,7 +103,6 @@ expect_line 2 'that is no time' restore "$DIR/file" --at 2026-02-30
 expect_line 1 'history of the volume begins later' restore "$DIR/file" --at 2001-01-01
 expect_line 1 'no version has it' restore "$DIR/nothing" --at latest
 expect_line 1 'it is there already, and --to replaces nothing' restore "$DIR/file" --at latest --to "$TEST_TMP/file"
-expect_line 2 "can't be replaced in one step" restore "$DIR" --at latest
 expect_line 2 'that is the past already' restore "$DIR/.snapshots/latest/file" --at latest
 
 # ---- wrong secrets: 3, and nothing is written

@@ -112,6 +112,36 @@ wait $reader
 [ ! -s "$TEST_TMP/seen" ] || fail "not atomic: $(cat "$TEST_TMP/seen")"
 [ -z "$(find "$DIR" -name '.yester-restore-*')" ] || fail "left behind: $(find "$DIR" -name '.yester-restore-*')"
 
+# ---- the volume itself
+whole() {
+	tree "$DIR" | grep -av '^flip '
+}
+cd "$DIR" || fail "cd"
+chmod 2751 .
+setfattr -n user.root -v yes .
+cd - >/dev/null || fail "cd"
+expect 0 sync "$DIR"
+now=$(version -1)
+before=$(whole)
+rm -r "$DIR/project/src"
+echo other >"$DIR/file"
+mv "$DIR/link" "$DIR/renamed"
+mkdir "$DIR/fresh"
+chmod 00755 "$DIR"
+setfattr -x user.root "$DIR"
+expect 0 restore "$DIR" --at "$now"
+[ "$(whole)" = "$before" ] || fail "the volume itself: $(diff <(whole) <(echo "$before"))"
+[ "$(stat -c %a "$DIR")" = 2751 ] || fail "mode of the root: $(stat -c %a "$DIR")"
+[ "$(getfattr --only-values -n user.root "$DIR" 2>/dev/null)" = yes ] || fail "xattr of the root"
+undo=$(sed -n 's/^Undo:  yester //p' <<<"$OUT")
+eval "expect 0 $undo"
+if [ "$(cat "$DIR/file")" != other ] || [ ! -d "$DIR/fresh" ] || [ ! -L "$DIR/renamed" ] || [ -e "$DIR/link" ]; then
+	fail "undo of the whole"
+fi
+[ "$(stat -c %a "$DIR")" = 755 ] || fail "mode of the root after undo"
+expect 0 restore "$DIR" --at "$now"
+[ -z "$(find "$DIR" -name '.yester-restore-*')" ] || fail "left behind: $(find "$DIR" -name '.yester-restore-*')"
+
 # ---- unmounted
 umount_volume "$DIR" || fail "umount"
 rm -r "$DIR/project"
