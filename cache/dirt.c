@@ -109,8 +109,9 @@ void dirt_touch(struct journal *journal, struct dirt *dirt)
 	pthread_mutex_lock(&shard->mutex);
 	if (!dirt->listed_unflushed) {
 		dirt->listed_unflushed = added = true;
-		dirt->next_unflushed = shard->unflushed;
-		shard->unflushed = dirt;
+		dirt->next_unflushed = NULL;
+		*(shard->unflushed ? &shard->unflushed_last->next_unflushed : &shard->unflushed) = dirt;
+		shard->unflushed_last = dirt;
 		shard->unflushed_count++;
 		dirt->references++;
 	}

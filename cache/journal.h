@@ -90,7 +90,7 @@ struct frozen *cut_item(struct cut *cut, size_t index);
 bool cut_is_abandoned(const struct cut *cut);
 /* Merges everything back into the dirty set. Frees the cut. */
 void cut_abandon(struct cut *cut);
-/* In the I11 transaction: removes the journal rows of this cut. */
+/* In the I11 transaction: removes the journal rows of this cut; its inodes are unsettled from now on, if they were not (I10). */
 int cut_forget_rows(struct cut *cut, struct db_conn *conn, struct error *error);
 /* After the I11 transaction committed. Frees the cut and all saved bytes. */
 void cut_commit(struct cut *cut);
@@ -125,7 +125,7 @@ struct journal_counts {
 	int64_t first_change_ns;  /* monotonic clock, of the oldest uncut change; 0: none */
 	uint64_t preimage_bytes;
 	uint64_t abandoned;       /* cuts abandoned since start */
-	uint64_t unsettled;       /* rows */
+	uint64_t unsettled;       /* rows, at most; 0: none */
 };
 
 /* Loads journaled rows (PROTOCOL Start), starts the journal thread. `state_path`: state directory, for spilled preimages and the overflow mark.

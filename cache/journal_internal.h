@@ -34,7 +34,8 @@ struct dirt {
 	int references;               /* shard mutex: 1 for the epoch or cut, 1 while on the unflushed list or being flushed */
 	struct dirt *next_unflushed;  /* shard mutex */
 	bool listed_unflushed;        /* shard mutex */
-	bool over;                    /* committed or merged away: not to be flushed any more */
+	bool over;                    /* committed or merged away: only its unsettled row is still to be written */
+	_Atomic bool unsettled;       /* that row is in the database, perhaps not durably */
 
 	bool whole;
 	struct extent_map extents;
@@ -62,7 +63,7 @@ static inline struct frozen *frozen_of(struct dirt *dirt)
 struct shard {
 	pthread_mutex_t mutex;
 	struct dirt *dirty; /* of the present epoch */
-	struct dirt *unflushed;
+	struct dirt *unflushed, *unflushed_last; /* oldest first: a flush takes as many as there were when it began */
 	size_t unflushed_count;
 	uint64_t inodes, names;
 	int64_t bytes;
@@ -104,8 +105,8 @@ struct journal {
 	uint64_t durable_wanted, durable_done; /* tickets of durable flushes */
 	uint64_t flush_wanted, flush_done;
 	int store_result;  /* of the newest flush: enum err */
-	bool overflow_marked; /* journal thread; read under store_mutex */
-	uint64_t unsettled_rows;
+	bool overflow_marked;    /* store_mutex */
+	uint64_t unsettled_rows; /* store_mutex; not less than there are */
 };
 
 static inline struct shard *journal_shard(struct journal *journal, const struct node *node)
@@ -146,6 +147,8 @@ int journal_store_flush_final(struct journal *journal, struct error *error); /* 
 void journal_arm(struct journal *journal); /* something was put on an unflushed list */
 
 /* --- unsettled.c */
+int unsettled_put(struct db_conn *conn, const struct node_key *key, int64_t epoch, struct error *error);
+void unsettled_count(struct journal *journal, uint64_t more); /* so many rows more, at most */
 int overflow_write(struct journal *journal, char value); /* 0 or -1 with errno */
 bool overflow_read(struct journal *journal);
 /* After a power cut that followed an overflow nobody knows what was unsettled: everything is. Clears the mark. */

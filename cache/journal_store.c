@@ -107,7 +107,8 @@ static struct dirt *pop_unflushed(struct shard *shard)
 	return dirt; /* with the list's reference */
 }
 
-/* Copies what is on the unflushed lists now. On failure nothing is lost: what was taken is put back. */
+/* Copies what is on the unflushed lists now, and nothing that comes later: else one who waits might never be reached. On failure nothing is lost: the caller puts
+ * back what was taken. */
 static int collect(struct journal *journal, bool with_stat, struct copy **out, size_t *count)
 {
 	size_t limits[JOURNAL_SHARDS], total = 0;
@@ -179,8 +180,9 @@ static int write_copy(struct db_conn *conn, const struct copy *copy, struct erro
 	const struct node_key *key = &copy->dirt->node->key;
 	int result;
 
-	if (copy->over)
-		return ERR_OK;
+	result = unsettled_put(conn, key, copy->epoch, error);
+	if (result < 0 || copy->over)
+		return result;
 	result = db_step(conn, error,
 			 "INSERT OR REPLACE INTO journal_inode(key, epoch, type, whole, size, mtime_ns, ctime_ns, "
 			 "extents) VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
@@ -188,15 +190,7 @@ static int write_copy(struct db_conn *conn, const struct copy *copy, struct erro
 			 (int64_t)copy->whole, (int64_t)copy->st.st_size, timespec_ns(copy->st.st_mtim),
 			 timespec_ns(copy->st.st_ctim), copy->extents.data ? (const void *)copy->extents.data : "",
 			 copy->extents.length);
-	if (result < 0)
-		return result;
-	result = db_step(conn, error,
-			 "INSERT INTO unsettled(key, epoch) VALUES(?, ?) "
-			 "ON CONFLICT(key) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
-			 "bi", key->bytes, (size_t)key->length, copy->epoch);
-	if (result < 0)
-		return result;
-	return write_names(conn, copy, key, error);
+	return result < 0 ? result : write_names(conn, copy, key, error);
 }
 
 static int write_copies(struct journal *journal, const struct copy *copies, size_t count, bool durable,
@@ -233,6 +227,14 @@ static void mark_durable(struct copy *copies, size_t count)
 	}
 }
 
+/* The copies are in the database. */
+static void mark_written(struct journal *journal, struct copy *copies, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		atomic_store(&copies[i].dirt->unsettled, true);
+	unsettled_count(journal, count);
+}
+
 static int flush_once(struct journal *journal, bool durable, bool with_stat, struct error *error)
 {
 	struct copy *copies;
@@ -245,6 +247,8 @@ static int flush_once(struct journal *journal, bool durable, bool with_stat, str
 		error_set(error, result, 0, "journal: out of memory");
 	else if (count > 0 || durable)
 		result = write_copies(journal, copies, count, durable, error);
+	if (result == ERR_OK)
+		mark_written(journal, copies, count);
 	if (result == ERR_OK && durable)
 		mark_durable(copies, count);
 	if (result != ERR_OK)
@@ -287,7 +291,7 @@ static void wait_for_work(struct journal *journal, bool failed)
 static void *journal_thread(void *argument)
 {
 	struct journal *journal = argument;
-	bool failed = false;
+	bool failed = false, marked = false;
 
 	pthread_mutex_lock(&journal->store_mutex);
 	while (!journal->stop) {
@@ -306,10 +310,10 @@ static void *journal_thread(void *argument)
 		if (result != ERR_OK && !failed)
 			log_error("journal: %s; changes are found again by a rescan", error.message);
 		failed = result != ERR_OK;
-		if (failed && durable && !journal->overflow_marked)
-			journal->overflow_marked = overflow_write(journal, 1) == 0;
+		marked = marked || (failed && durable && overflow_write(journal, 1) == 0);
 
 		pthread_mutex_lock(&journal->store_mutex);
+		journal->overflow_marked = marked;
 		journal->store_result = result;
 		journal->durable_done = durable_ticket;
 		journal->flush_done = flush_ticket;
@@ -372,11 +376,28 @@ int journal_store_flush_final(struct journal *journal, struct error *error)
 	return flush_once(journal, true, true, error);
 }
 
+/* I10: captured, but not settled: what the journal thread has not come to yet enters here. */
+static int put_captured(struct cut *cut, struct db_conn *conn, struct error *error)
+{
+	uint64_t count = 0;
+	int result = ERR_OK;
+
+	for (size_t i = 0; i < cut->count && result == ERR_OK; i++) {
+		if (atomic_load(&cut->items[i]->unsettled))
+			continue;
+		result = unsettled_put(conn, &cut->items[i]->node->key, cut->epoch, error);
+		count++;
+	}
+	unsettled_count(cut->journal, count);
+	return result;
+}
+
 int cut_forget_rows(struct cut *cut, struct db_conn *conn, struct error *error)
 {
 	int result = db_step(conn, error, "DELETE FROM journal_inode WHERE epoch <= ?", "i", cut->epoch);
 
+	/* The journal thread may have copied some of the cut and write them after this: they say again what is captured, and the next cut removes them. */
 	if (result == ERR_OK)
 		result = db_step(conn, error, "DELETE FROM journal_name WHERE epoch <= ?", "i", cut->epoch);
-	return result;
+	return result == ERR_OK ? put_captured(cut, conn, error) : result;
 }

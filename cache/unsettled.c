@@ -63,6 +63,21 @@ int overflow_spread(struct journal *journal, struct error *error)
 
 /* ------------------------------------------------------------------ entering */
 
+int unsettled_put(struct db_conn *conn, const struct node_key *key, int64_t epoch, struct error *error)
+{
+	return db_step(conn, error,
+		       "INSERT INTO unsettled(key, epoch) VALUES(?, ?) "
+		       "ON CONFLICT(key) DO UPDATE SET epoch = max(epoch, excluded.epoch)",
+		       "bi", key->bytes, (size_t)key->length, epoch);
+}
+
+void unsettled_count(struct journal *journal, uint64_t more)
+{
+	pthread_mutex_lock(&journal->store_mutex);
+	journal->unsettled_rows += more;
+	pthread_mutex_unlock(&journal->store_mutex);
+}
+
 int journal_wait_unsettled(struct journal *journal, struct node *node)
 {
 	int64_t needed = 0;
@@ -87,7 +102,7 @@ int journal_wait_unsettled(struct journal *journal, struct node *node)
 	while (journal->durable_done < ticket && !journal->stop)
 		pthread_cond_wait(&journal->store_done, &journal->store_mutex);
 	/* Marked: after a power cut every inode is unsettled, this one too. */
-	result = journal->durable_done >= ticket && (journal->store_result == ERR_OK || journal->overflow_marked) ? 0 : -EIO;
+	result = atomic_load(&node->durable_epoch) >= needed || journal->overflow_marked ? 0 : -EIO;
 	pthread_mutex_unlock(&journal->store_mutex);
 	return result;
 }

@@ -1,5 +1,6 @@
 /* The cut against operations that go on: whatever the sealer reads of a cut is what the files held at the swap (I2-I6). */
 #include "journal.h"
+#include "journal_internal.h"
 
 #include "clock.h"
 #include "catalogue.h"
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -31,7 +33,7 @@ struct model {
 	unsigned char bytes[FILE_MAX];
 };
 
-static char directory[64];
+static char directory[64], state_directory[64];
 static struct db *db;
 static struct backing *backing;
 static struct node_table *nodes;
@@ -368,12 +370,125 @@ static void test_unsettled_row_is_durable_before_fsync_returns(void **state)
 	node_put(nodes, node);
 }
 
+/* An inode that exists nowhere: recording does not look at the disk. */
+static struct node *made_up(uint64_t number)
+{
+	struct node_key key = {.length = 2 + sizeof number};
+
+	key.bytes[0] = 1;
+	memcpy(key.bytes + 2, &number, sizeof number);
+	return node_get(nodes, &key, S_IFREG, -1);
+}
+
+static struct node *record_new(uint64_t number)
+{
+	struct node *node = made_up(number);
+	struct mutation mutation;
+
+	assert_non_null(node);
+	assert_int_equal(mutation_begin(&mutation, journal), 0);
+	mutation_lock(&mutation, node, NULL, NULL, NULL);
+	assert_int_equal(mutation_attrs(&mutation, node), 0);
+	mutation_end(&mutation);
+	return node;
+}
+
+static bool has_unsettled_row(const struct node *node)
+{
+	struct db_conn *conn;
+	int found;
+
+	assert_int_equal(db_read_begin(db, &conn, NULL), 0);
+	found = db_step(conn, NULL, "SELECT 1 FROM unsettled WHERE key = ?", "b", node->key.bytes, (size_t)node->key.length);
+	if (found == 1)
+		db_reset(db_last(conn));
+	db_read_end(db, conn);
+	return found == 1;
+}
+
+/* A new one, recorded, whose changes are on the same list as those of `like`. */
+static struct node *record_beside(const struct node *like, uint64_t *number)
+{
+	for (;;) {
+		struct node *node = record_new((*number)++);
+
+		if (!like || journal_shard(journal, node) == journal_shard(journal, like))
+			return node;
+		node_put(nodes, node);
+	}
+}
+
+static size_t unflushed_beside(const struct node *node)
+{
+	struct shard *shard = journal_shard(journal, node);
+	size_t count;
+
+	pthread_mutex_lock(&shard->mutex);
+	count = shard->unflushed_count;
+	pthread_mutex_unlock(&shard->mutex);
+	return count;
+}
+
+static void *wait_unsettled(void *node)
+{
+	return journal_wait_unsettled(journal, node) == 0 ? node : NULL;
+}
+
+/* I9: what others record while a flush collects must not push the one that waits for it out of the flush. */
+static void test_i9_fsync_beside_others(void **state)
+{
+	uint64_t number = 1000;
+	struct node *waiting, *blocking;
+	pthread_t thread;
+	void *done;
+
+	(void)state;
+	assert_int_equal(journal_flush(journal, NULL), 0);
+	waiting = record_beside(NULL, &number);
+	blocking = record_beside(waiting, &number);
+	pthread_mutex_lock(&blocking->lock);
+	assert_int_equal(pthread_create(&thread, NULL, wait_unsettled, waiting), 0);
+	while (unflushed_beside(waiting) > 1) /* until the flush has begun: it stops at our lock */
+		sched_yield();
+	node_put(nodes, record_beside(waiting, &number));
+	pthread_mutex_unlock(&blocking->lock);
+	assert_int_equal(pthread_join(thread, &done), 0);
+	assert_ptr_equal(done, waiting);
+	assert_true(has_unsettled_row(waiting));
+	node_put(nodes, waiting);
+	node_put(nodes, blocking);
+}
+
+/* I10: what is spooled before the journal thread came to it is unsettled all the same, until a sync of the filesystem. */
+static void test_i10_spooled_at_once(void **state)
+{
+	struct journal_counts counts;
+	struct node *node;
+	struct cut *cut;
+	int64_t epoch;
+
+	(void)state;
+	assert_int_equal(journal_flush(journal, NULL), 0); /* the thread sleeps now for a second */
+	node = record_new(UINT64_MAX);
+	assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0);
+	epoch = cut_epoch(cut);
+	forget_rows(cut);
+	cut_commit(cut);
+	assert_true(has_unsettled_row(node));
+	journal_get_counts(journal, &counts);
+	assert_true(counts.unsettled > 0);
+	assert_int_equal(journal_flush(journal, NULL), 0);
+	assert_int_equal(journal_settle(journal, epoch, NULL), 0);
+	assert_false(has_unsettled_row(node));
+	node_put(nodes, node);
+}
+
 static int open_all(bool clean)
 {
 	assert_int_equal(backing_open(directory, &backing, NULL), 0);
 	nodes = node_table_new();
 	assert_non_null(nodes);
-	assert_int_equal(journal_open(db, backing, nodes, "/tmp", clean, NULL, NULL, &journal, NULL), 0);
+	assert_int_equal(journal_open(db, backing, nodes, state_directory, clean, NULL, NULL, &journal, NULL), 0);
 	root = node_of("");
 	assert_non_null(root);
 	return 0;
@@ -414,6 +529,7 @@ static int setup(void **state)
 	char path[128];
 	snprintf(path, sizeof path, "%s/state", directory);
 	assert_int_equal(mkdir(path, 0700), 0);
+	strcpy(state_directory, path);
 	assert_int_equal(db_open(path, true, &db, NULL), 0);
 	snprintf(path, sizeof path, "%s/tree", directory);
 	assert_int_equal(mkdir(path, 0700), 0);
@@ -448,6 +564,8 @@ int main(void)
 		cmocka_unit_test(test_cuts_are_exact_while_operations_go_on),
 		cmocka_unit_test(test_unsettled_row_is_durable_before_fsync_returns),
 		cmocka_unit_test(test_clean_stop_brings_the_rest_back),
+		cmocka_unit_test(test_i9_fsync_beside_others),
+		cmocka_unit_test(test_i10_spooled_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
