@@ -129,7 +129,7 @@ void progress_line(char *out, size_t room, unsigned width, bool color, const cha
 		used = strlen(what) + strlen(percent) + 2;
 		for (int i = 0; i < count; i++)
 			used += strlen(parts[i]);
-		if (used <= width)
+		if (used <= width || width == 0)
 			break;
 	}
 	used = strlen(what) + strlen(percent) + 2;
@@ -143,7 +143,7 @@ void progress_line(char *out, size_t room, unsigned width, bool color, const cha
 	snprintf(out, room, "%s%s%s%s%s%s%s", what, drawn, percent, count > 0 ? "  " : "", count > 0 ? parts[0] : "",
 		 count > 1 ? parts[1] : "", count > 2 ? parts[2] : "");
 	/* The bar stands only where there is room, so that this cuts plain text. */
-	if (!drawn[0] && width < room && strlen(out) > width)
+	if (!drawn[0] && width > 0 && width < room && strlen(out) > width)
 		out[width] = '\0';
 }
 
@@ -186,7 +186,7 @@ static void draw(struct progress *progress, uint64_t done, uint64_t total, const
 	char line[LINE_BYTES];
 
 	if (!progress->terminal.is_tty) {
-		progress_line(line, sizeof line, 70, false, progress->what, done, total, unit, progress->rate.per_second);
+		progress_line(line, sizeof line, 0, false, progress->what, done, total, unit, progress->rate.per_second);
 		fprintf(progress->stream, "%s\n", line);
 		fflush(progress->stream);
 		return;

@@ -39,7 +39,7 @@ struct progress_rate { int64_t last_ns; uint64_t last_done; double per_second; b
 void progress_rate_add(struct progress_rate *rate, int64_t now_ns, uint64_t done);
 
 /* One line for `width` columns, without newline: what falls away first when it is narrow: the bar, the time left, the rate, the
- * amounts. total 0: unknown. unit "bytes" is shown as sizes. */
+ * amounts. width 0: no limit, and no bar. total 0: unknown. unit "bytes" is shown as sizes. */
 void progress_line(char *out, size_t room, unsigned width, bool color, const char *what, uint64_t done, uint64_t total,
 		   const char *unit, double per_second);
 /* As progress_report at a given time on a given terminal; `progress_new_at` starts the clock of it. */

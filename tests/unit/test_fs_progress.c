@@ -20,6 +20,8 @@ static void test_line(void **state)
 	(void)state;
 	progress_line(line, sizeof line, 79, false, "uploading", 30 * MIB, 120 * MIB, "bytes", 3.0 * MIB);
 	assert_string_equal(line, "uploading [====>                ]  25%  30 MiB of 120 MiB, 3.0 MiB/s, 30 s left");
+	progress_line(line, sizeof line, 0, false, "uploading", 30 * MIB, 120 * MIB, "bytes", 3.0 * MIB);
+	assert_string_equal(line, "uploading  25%  30 MiB of 120 MiB, 3.0 MiB/s, 30 s left");
 	progress_line(line, sizeof line, 200, false, "looking", 12345, 0, "files", 0);
 	assert_string_equal(line, "looking  12,345 files");
 	progress_line(line, sizeof line, 200, false, "looking", 12345, 0, "files", 1000);
