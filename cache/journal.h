@@ -133,7 +133,8 @@ struct journal_counts {
  * `wake` is called when the first change after a cut is recorded: by any thread, with node locks held: it may take a leaf mutex, no more. */
 int journal_open(struct db *db, struct backing *backing, struct node_table *nodes, const char *state_path, bool clean,
 		 void (*wake)(void *), void *wake_context, struct journal **out, struct error *error);
-/* Writes what is still in memory; `settled_clean`: then also marks the volume clean if nothing is unsettled (I10) after a syncfs. Joins the thread, frees. No mutation may be in progress. */
+/* Writes what is still in memory. mark_clean: with the stat of each inode and after a syncfs, so that nothing is unsettled any more (I10), and marks the volume clean. Joins the thread, frees, also
+ * after a failure. No mutation may be in progress. */
 int journal_close(struct journal *journal, bool mark_clean, struct error *error);
 void journal_get_counts(struct journal *journal, struct journal_counts *out);
 /* All dirt of this process is in the database after return. */

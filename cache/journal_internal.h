@@ -143,7 +143,7 @@ uint32_t frozen_saved_find(const struct dirt *frozen, int64_t offset);
 /* --- journal_store.c */
 int journal_store_start(struct journal *journal, struct error *error);
 void journal_store_stop(struct journal *journal); /* what is unflushed stays in memory */
-int journal_store_flush_final(struct journal *journal, struct error *error); /* with stats; thread stopped */
+int journal_store_flush_final(struct journal *journal, bool with_stat, struct error *error); /* thread stopped */
 void journal_arm(struct journal *journal); /* something was put on an unflushed list */
 
 /* --- unsettled.c */

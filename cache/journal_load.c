@@ -201,9 +201,10 @@ static int stop_clean(struct journal *journal, struct error *error)
 		for (struct dirt *dirt = journal->shards[i].dirty; dirt; dirt = dirt->next)
 			dirt_touch(journal, dirt);
 	}
-	if (backing_syncfs(journal->backing) != 0)
-		return error_errno(error, errno, "cannot sync the directory's filesystem");
-	result = journal_store_flush_final(journal, error);
+	result = backing_syncfs(journal->backing);
+	if (result != 0)
+		return error_errno(error, -result, "cannot sync the directory's filesystem");
+	result = journal_store_flush_final(journal, true, error);
 	if (result != ERR_OK)
 		return result;
 	FAILPOINT("journal/before-clean");
@@ -225,13 +226,12 @@ static int stop_clean(struct journal *journal, struct error *error)
 
 int journal_close(struct journal *journal, bool mark_clean, struct error *error)
 {
-	int result = ERR_OK;
+	int result;
 
 	if (!journal)
 		return ERR_OK;
 	journal_store_stop(journal);
-	if (mark_clean)
-		result = stop_clean(journal, error);
+	result = mark_clean ? stop_clean(journal, error) : journal_store_flush_final(journal, false, error);
 	free_journal(journal);
 	return result;
 }

@@ -371,9 +371,9 @@ void journal_store_stop(struct journal *journal)
 	journal->thread_running = false;
 }
 
-int journal_store_flush_final(struct journal *journal, struct error *error)
+int journal_store_flush_final(struct journal *journal, bool with_stat, struct error *error)
 {
-	return flush_once(journal, true, true, error);
+	return flush_once(journal, true, with_stat, error);
 }
 
 /* I10: captured, but not settled: what the journal thread has not come to yet enters here. */

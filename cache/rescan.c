@@ -53,7 +53,10 @@ static int finish(struct rescan *r)
 		db_rollback(r->db);
 		return rc;
 	}
-	return db_commit(r->db, r->error);
+	rc = db_commit(r->db, r->error);
+	if (rc == 0)
+		volume_set_scanned(r->volume);
+	return rc;
 }
 
 static int walk_root(struct rescan *r)

@@ -139,7 +139,9 @@ int journal_settle(struct journal *journal, int64_t spooled_epoch, struct error 
 {
 	/* The captured set is what has rows <= spooled_epoch; noted before the sync, so that what is captured during it waits for the next. An inode changed since
 	 * has, or will have before its next fsync, a row of a later epoch. */
-	if (backing_syncfs(journal->backing) != 0)
-		return error_errno(error, errno, "cannot sync the directory's filesystem");
+	int result = backing_syncfs(journal->backing);
+
+	if (result != 0)
+		return error_errno(error, -result, "cannot sync the directory's filesystem");
 	return forget_settled(journal, spooled_epoch, error);
 }

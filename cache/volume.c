@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,8 @@ struct volume {
 	struct node_table *nodes;
 	struct node *root; /* number 1; NULL before volume_open_backing */
 	struct journal *journal;
+	bool started_clean;  /* how the last session ended, as volume_start_journal found it */
+	atomic_bool scanned; /* a rescan of this session came to its end */
 	struct chunk_cache *chunk_cache;
 	struct remote *remote;
 };
@@ -345,6 +348,7 @@ int volume_start_journal(struct volume *volume, void (*wake)(void *), void *cont
 		return result;
 	backing_boot_id(boot_now);
 	*clean = db_meta_int(conn, "clean", 0) == 1;
+	volume->started_clean = *clean;
 	*same_boot = db_meta_blob(conn, "boot_id", boot_before, sizeof boot_before) == ERR_OK &&
 		     memcmp(boot_before, boot_now, sizeof boot_now) == 0;
 	/* Off before the first operation: from now on memory may know more than the disk (I12). The boot id of an unclean session stays until its
@@ -369,6 +373,8 @@ void volume_close(struct volume *volume, bool mark_clean)
 
 	if (!volume)
 		return;
+	/* I10: what an unclean session left unscanned must not be forgotten, nor which of its inodes are unsettled. */
+	mark_clean = mark_clean && (volume->started_clean || atomic_load(&volume->scanned));
 	if (volume->journal && journal_close(volume->journal, mark_clean, &error) != ERR_OK)
 		log_error("%s: %s; the next mount looks at everything", volume->config->name, error.message);
 	chunk_cache_close(volume->chunk_cache);
@@ -443,6 +449,11 @@ void volume_set_remote(struct volume *volume, struct remote *remote)
 	if (!remote)
 		history_stop(); /* reading ahead may be using the one that goes */
 	volume->remote = remote;
+}
+
+void volume_set_scanned(struct volume *volume)
+{
+	atomic_store(&volume->scanned, true);
 }
 
 int volume_open_live(struct volume *volume, int64_t ino)

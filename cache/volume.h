@@ -37,7 +37,7 @@ int volume_open_backing(struct volume *volume, bool adopt, struct error *error);
 /* Starts journal (and its thread). Reads and resets the clean mark: *clean tells how the last session ended, *same_boot whether the kernel is still the same. */
 int volume_start_journal(struct volume *volume, void (*wake)(void *), void *context, bool *clean, bool *same_boot,
 			 struct error *error);
-/* Stops the journal if started; mark_clean as journal_close. Closes everything, releases the lock. NULL is fine. */
+/* Stops the journal if started; mark_clean as journal_close, but not after an unclean session whose rescan has not come to its end. Closes everything, releases the lock. NULL is fine. */
 void volume_close(struct volume *volume, bool mark_clean);
 
 const struct volume_config *volume_config(const struct volume *volume);
@@ -52,6 +52,8 @@ struct chunk_cache *volume_chunk_cache(struct volume *volume);
 struct remote *volume_remote(struct volume *volume);       /* set by the engine */
 /* NULL: takes it away, once nothing reads ahead with it any more; no history_read may be under way. */
 void volume_set_remote(struct volume *volume, struct remote *remote);
+/* A rescan came to its end: whatever the last session left is in the database. */
+void volume_set_scanned(struct volume *volume);
 /* O_RDONLY|O_NOATIME descriptor of the live file with that catalogue number, or -1: history reads unchanged chunks from it (I25). */
 int volume_open_live(struct volume *volume, int64_t ino);
 

@@ -382,6 +382,11 @@ static void test_i12_journaled(void **state)
 	ASSERT_COUNTS(result, 5, 2, 0);
 }
 
+static void nothing(void *context)
+{
+	(void)context;
+}
+
 /* I9: after a power cut, the stat of an unsettled inode proves nothing; after a kill or a clean stop it does. */
 static void test_i9_unsettled(void **state)
 {
@@ -412,9 +417,43 @@ static void test_i9_unsettled(void **state)
 	ASSERT_COUNTS(result, 1, 0, 0);
 }
 
-static void nothing(void *context)
+
+/* A session, which ends as an unmount does. */
+static void session(bool scanning, bool *clean)
 {
-	(void)context;
+	bool same_boot;
+
+	OK(volume_start_journal(volume, nothing, NULL, clean, &same_boot, &error));
+	assert_false(*clean && !same_boot);
+	if (scanning)
+		scan(*clean, same_boot);
+	volume_close(volume, true);
+	tree_volume_open();
+}
+
+/* I10: a session that ends before the rescan does leaves no clean mark behind: what a power cut made doubtful stays so. */
+static void test_i10_clean_after_the_rescan(void **state)
+{
+	bool clean;
+
+	(void)state;
+	make_tree();
+	tree_volume_create();
+	capture();
+	put_unsettled("a/g");
+	session(false, &clean);
+	assert_false(clean);
+	session(false, &clean);
+	assert_false(clean);
+	assert_int_equal(tree_volume_int("SELECT count(*) FROM unsettled"), 1);
+	session(true, &clean);
+	assert_false(clean);
+	assert_int_equal(inode_row("a/g"), 7);
+	session(false, &clean);
+	assert_true(clean);
+	assert_int_equal(tree_volume_int("SELECT count(*) FROM unsettled"), 0);
+	session(false, &clean);
+	assert_true(clean);
 }
 
 /* As an operation would: a rename that is journaled, of something that the walk (by the order of its stack) can't meet any more. */
@@ -566,7 +605,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_first), TEST(test_unchanged), TEST(test_edits), TEST(test_subtree_gone),
 		TEST(test_many_entries), TEST(test_odd_names), TEST(test_stop), TEST(test_i12_journaled),
-		TEST(test_i9_unsettled), TEST(test_moved_meanwhile), TEST(test_backlog_to_journal), TEST(test_user),
+		TEST(test_i9_unsettled), TEST(test_i10_clean_after_the_rescan), TEST(test_moved_meanwhile),
+		TEST(test_backlog_to_journal), TEST(test_user),
 	};
 
 	return cmocka_run_group_tests_name("rescan", tests, NULL, NULL);
