@@ -159,7 +159,7 @@ static int open_volume(struct serving *serving, struct error *error)
 
 	int rc = volume_open(request->config, &fs->volume, error);
 	if (rc == 0)
-		rc = volume_open_backing(fs->volume, false, error);
+		rc = volume_open_backing(fs->volume, request->options->adopt, error);
 	if (rc == 0)
 		rc = request->ops->open(fs->volume, &options, &serving->engine, error);
 	if (rc == 0)

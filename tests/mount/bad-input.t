@@ -172,3 +172,12 @@ rmdir "$DIR"
 mv "$TEST_TMP/moved" "$DIR"
 expect 0 sync "$DIR"
 [ "$(cat "$DIR/file")" = one ] || fail "the file has changed"
+# Moved on purpose: said once, believed from then on.
+cp -a "$DIR" "$TEST_TMP/moved" && rm -rf "$DIR" && mv "$TEST_TMP/moved" "$DIR"
+expect_line 1 'mount -o adopt' mount "$DIR"
+mount_volume "$DIR" -o adopt
+expect 0 sync "$DIR"
+[ "$(cat "$DIR/.snapshots/latest/file")" = one ] || fail "the file is not in the version made after adopt"
+umount_volume "$DIR" || fail "umount: exit code $?"
+mount_volume "$DIR"
+umount_volume "$DIR" || fail "umount: exit code $?"
