@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void first_change(struct journal *journal)
 {
@@ -291,27 +293,58 @@ int journal_note_inode(struct journal *journal, const struct node_key *key, mode
 	return result;
 }
 
+/* What the name stands for: names on disk beat what somebody saw or wrote down (I12). While the directory is locked no operation is between its change and its record, so the value belongs
+ * to this epoch whatever operations and cuts there were since. *child is what was seen, and stays when the disk doesn't tell. 0 or -ENOMEM. */
+static int name_on_disk(struct journal *journal, int dir_fd, const char *name, struct node **child)
+{
+	struct node *seen = *child;
+	struct node_key key;
+	struct stat st;
+	int fd, result;
+
+	result = dir_fd < 0 ? dir_fd : backing_identify(journal->backing, dir_fd, name, &key, &st, &fd);
+	if (result == 0) {
+		*child = node_get(journal->nodes, &key, st.st_mode, fd);
+		close(fd);
+	} else if (result == -ENOENT || result == -ESTALE || result == -ENOTDIR) {
+		*child = NULL;
+	} else {
+		return 0;
+	}
+	node_put(journal->nodes, seen);
+	return result == 0 && !*child ? -ENOMEM : 0;
+}
+
+/* *child: a reference, which may be exchanged for another. */
+static int note_name(struct journal *journal, struct node *dir, const char *name, struct node **child)
+{
+	/* Before the locks: without a handle the database may have to be asked for the way. */
+	int fd = backing_fd_get(journal->backing, dir);
+	struct mutation mutation;
+	int result = mutation_begin(&mutation, journal);
+
+	if (result == 0) {
+		mutation_lock(&mutation, dir, NULL, NULL, NULL);
+		result = mutation_name(&mutation, dir, name);
+		if (result == 0)
+			result = name_on_disk(journal, fd, name, child);
+		if (result == 0)
+			mutation_set_name(&mutation, 0, *child);
+		mutation_end(&mutation);
+	}
+	if (fd >= 0)
+		backing_fd_put(journal->backing, dir, fd);
+	return result;
+}
+
 int journal_note_name(struct journal *journal, const struct node_key *dir_key, const char *name,
 		      const struct node_key *child_key, mode_t child_type)
 {
 	struct node *dir = node_get(journal->nodes, dir_key, S_IFDIR, -1);
 	struct node *child = child_key ? node_get(journal->nodes, child_key, child_type, -1) : NULL;
-	struct mutation mutation;
-	int result = -ENOMEM;
+	int result = dir && (child || !child_key) ? note_name(journal, dir, name, &child) : -ENOMEM;
 
-	if (dir && (child || !child_key))
-		result = mutation_begin(&mutation, journal);
-	if (result == 0) {
-		mutation_lock(&mutation, dir, NULL, NULL, NULL);
-		result = mutation_name(&mutation, dir, name);
-		/* An operation of this session knows better than a walk that may have looked before it. */
-		if (result == 0 && !mutation.name[0]->set)
-			mutation_set_name(&mutation, 0, child);
-		mutation_end(&mutation);
-	}
-	if (child)
-		node_put(journal->nodes, child);
-	if (dir)
-		node_put(journal->nodes, dir);
+	node_put(journal->nodes, child);
+	node_put(journal->nodes, dir);
 	return result;
 }

@@ -142,7 +142,8 @@ int journal_flush(struct journal *journal, struct error *error);
 /* I10: called about once a minute and at unmount: rows whose newest epoch is <= spooled_epoch leave the unsettled set after a syncfs. */
 int journal_settle(struct journal *journal, int64_t spooled_epoch, struct error *error);
 
-/* Records found by a rescan, through the same path as an operation (mutations without an operation). whole: all bytes. */
+/* Records found by a rescan, through the same path as an operation (mutations without an operation). whole: all bytes.
+ * A name is recorded as it is on disk now: what was seen of it (child) may be old, and counts only when the disk does not tell. */
 int journal_note_inode(struct journal *journal, const struct node_key *key, mode_t type, bool whole);
 int journal_note_name(struct journal *journal, const struct node_key *dir, const char *name,
 		      const struct node_key *child, mode_t child_type);

@@ -79,8 +79,9 @@ static int load_inodes(struct journal *journal, struct db_conn *conn, bool clean
 
 static int load_names(struct journal *journal, struct db_conn *conn, struct error *error)
 {
-	/* Newest first: journal_note_name leaves a name alone that has a value. */
-	int more = db_step(conn, error, "SELECT dir, name, child, child_type FROM journal_name ORDER BY epoch DESC", "");
+	/* Of each name the newest: SQLite takes the other columns from the row of the maximum. */
+	int more = db_step(conn, error,
+			   "SELECT dir, name, child, child_type, max(epoch) FROM journal_name GROUP BY dir, name", "");
 	sqlite3_stmt *stmt = db_last(conn);
 	int result = 0;
 
@@ -105,7 +106,21 @@ static int load_names(struct journal *journal, struct db_conn *conn, struct erro
 	return result != 0 ? error_set(error, ERR_NOMEM, 0, "loading the journal: out of memory") : more;
 }
 
-/* Journaled names count after a clean stop only: after another, names on disk beat them (I12), and the rescan reads those. */
+/* Journaled names count after a clean stop only: after another, names on disk beat them (I12), and the rescan reads those. They go: a later, clean start would take them for news. */
+static int forget_names(struct journal *journal, struct error *error)
+{
+	struct db_conn *conn;
+	int result = db_begin(journal->db, false, &conn, error);
+
+	if (result != ERR_OK)
+		return result;
+	result = db_exec(conn, "DELETE FROM journal_name", error);
+	if (result == ERR_OK)
+		return db_commit(journal->db, error);
+	db_rollback(journal->db);
+	return result;
+}
+
 static int load(struct journal *journal, bool clean, struct error *error)
 {
 	struct db_conn *conn;
@@ -122,7 +137,7 @@ static int load(struct journal *journal, bool clean, struct error *error)
 		db_reset(db_last(conn));
 	}
 	db_read_end(journal->db, conn);
-	return result;
+	return result == ERR_OK && !clean ? forget_names(journal, error) : result;
 }
 
 /* ------------------------------------------------------------------ life */

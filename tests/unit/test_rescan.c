@@ -542,6 +542,98 @@ static void test_backlog_to_journal(void **state)
 	ASSERT_COUNTS(result, 0, 1, 1); /* the absence again: harmless */
 }
 
+/* What the journal says of a name in the root: absent, present (as it is on disk), something else, or nothing. */
+struct asked { const char *name; struct node_key there; bool exists; enum found found; };
+
+static int take_name(void *context, const char *name, const struct node_key *child, mode_t type)
+{
+	struct asked *asked = context;
+
+	(void)type;
+	if (strcmp(name, asked->name) == 0)
+		asked->found = !child ? ABSENT : asked->exists && node_key_equal(child, &asked->there) ? PRESENT : OTHER;
+	return 0;
+}
+
+static enum found in_cut(struct cut *cut, const char *name)
+{
+	struct asked asked = { .name = name, .found = NONE };
+	struct node_key root = key_of("");
+	struct stat st;
+
+	asked.exists = fstatat(backing_root_fd(volume_backing(volume)), name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+	if (asked.exists)
+		asked.there = key_of(name);
+	for (size_t i = 0; i < cut_count(cut); i++)
+		if (node_key_equal(frozen_key(cut_item(cut, i)), &root))
+			frozen_names(cut_item(cut, i), take_name, &asked);
+	return asked.found;
+}
+
+/* I12: what a scan saw may be old when it comes into the journal. Meanwhile operations changed names, and a cut took those records away; nothing but the disk knows then. */
+static void test_i12_names_seen_before(void **state)
+{
+	bool clean, same_boot;
+	struct cut *cut;
+
+	(void)state;
+	tree_run("touch went");
+	tree_volume_create();
+	capture();
+	OK(volume_start_journal(volume, nothing, NULL, &clean, &same_boot, &error));
+	tree_run("rm went && touch moved replaced removed");
+	scan(clean, same_boot);
+	assert_int_equal(name_row("", "went"), ABSENT);
+	assert_int_equal(name_row("", "moved"), PRESENT);
+	tree_run("touch went && mv moved to && touch other && mv other replaced && rm removed");
+	OK(backlog_to_journal(volume, &error));
+	OK(journal_cut(volume_journal(volume), NS_PER_S, &cut));
+	assert_int_equal(in_cut(cut, "went"), PRESENT);
+	assert_int_equal(in_cut(cut, "moved"), ABSENT);
+	assert_int_equal(in_cut(cut, "replaced"), PRESENT);
+	assert_int_equal(in_cut(cut, "removed"), ABSENT);
+	assert_int_equal(in_cut(cut, "to"), NONE); /* the operation's own record had it */
+	cut_abandon(cut);
+}
+
+static void put_journal_name(const char *name, const char *child)
+{
+	struct node_key root = key_of(""), key = key_of(child);
+	struct db_conn *conn;
+
+	OK(db_begin(volume_db(volume), false, &conn, &error));
+	OK(db_step(conn, &error, "INSERT INTO journal_name(dir, name, epoch, child, child_type) VALUES(?, ?, 1, ?, ?)", "bbbi",
+		   root.bytes, (size_t)root.length, name, strlen(name), key.bytes, (size_t)key.length, (int64_t)S_IFREG));
+	OK(db_commit(volume_db(volume), &error));
+}
+
+/* I12: a name that the journal has from before, and that was changed behind our back since. The scan can't find it: it is neither on disk nor in the catalogue. */
+static void test_i12_names_of_the_last_session(void **state)
+{
+	bool clean, same_boot;
+	struct cut *cut;
+
+	(void)state;
+	tree_run("touch now");
+	tree_volume_create();
+	capture();
+	put_journal_name("before", "now");
+	tree_volume_sql("INSERT INTO meta VALUES('clean', 1)");
+	OK(volume_start_journal(volume, nothing, NULL, &clean, &same_boot, &error));
+	assert_true(clean);
+	OK(journal_cut(volume_journal(volume), NS_PER_S, &cut));
+	assert_int_equal(in_cut(cut, "before"), ABSENT);
+	cut_abandon(cut);
+	volume_close(volume, true);
+	tree_volume_open();
+	/* After an unclean stop not even that is asked: the scan reads all names, and what was journaled is gone for good. */
+	put_journal_name("other", "now");
+	tree_volume_sql("UPDATE meta SET value=0 WHERE name='clean'");
+	OK(volume_start_journal(volume, nothing, NULL, &clean, &same_boot, &error));
+	assert_false(clean);
+	assert_int_equal(tree_volume_int("SELECT count(*) FROM journal_name"), 0);
+}
+
 /* An unprivileged user: keys without handles, found again by names. */
 static int as_user(void)
 {
@@ -606,7 +698,7 @@ int main(void)
 		TEST(test_first), TEST(test_unchanged), TEST(test_edits), TEST(test_subtree_gone),
 		TEST(test_many_entries), TEST(test_odd_names), TEST(test_stop), TEST(test_i12_journaled),
 		TEST(test_i9_unsettled), TEST(test_i10_clean_after_the_rescan), TEST(test_moved_meanwhile),
-		TEST(test_backlog_to_journal), TEST(test_user),
+		TEST(test_backlog_to_journal), TEST(test_i12_names_seen_before), TEST(test_i12_names_of_the_last_session), TEST(test_user),
 	};
 
 	return cmocka_run_group_tests_name("rescan", tests, NULL, NULL);
