@@ -401,7 +401,8 @@ static int round_ranges(struct file *file, const struct extent_map *map, struct 
 
 	for (uint32_t i = 0; map && i < map->count && !rc; i++) {
 		int64_t start = map->ranges[i].start / BLOCK * BLOCK;
-		int64_t end = map->ranges[i].end > size - BLOCK ? size : (map->ranges[i].end + BLOCK - 1) / BLOCK * BLOCK;
+		/* Never more than was recorded: the rest is not as of the cut (I4). */
+		int64_t end = map->ranges[i].end >= size ? size : (map->ranges[i].end + BLOCK - 1) / BLOCK * BLOCK;
 		rc = range_add(file, out, start, end < size ? end : size);
 	}
 	ranges_normalise(out);

@@ -1,0 +1,119 @@
+/* Versions against what happens while they are made: operations after the cut, during an import, between a scan and what becomes of it. */
+#include "machine.h"
+
+#include "catalogue.h"
+#include "clock.h"
+#include "history.h"
+#include "sync.h"
+
+#include <cmocka.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int setup(void **state)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+
+	machine_make(machine, "sealing", NULL);
+	*state = machine;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	machine_free(*state);
+	free(*state);
+	return 0;
+}
+
+static void read_version(struct machine *machine, int64_t seq, const char *path, int64_t offset, void *data, size_t length)
+{
+	struct history_file *file;
+	struct db_conn *conn;
+	int64_t ino;
+
+	MACHINE_OK(machine, db_read_begin(volume_db(machine->volume), &conn, &machine->error));
+	assert_int_equal(catalogue_resolve(conn, seq, path, &ino), 0);
+	db_read_end(volume_db(machine->volume), conn);
+	MACHINE_OK(machine, history_open(machine->volume, seq, ino, &file, &machine->error));
+	assert_int_equal(history_read(file, data, length, offset, &machine->error), length);
+	history_close(file);
+}
+
+struct syncing {
+	struct machine *machine;
+	pthread_t thread;
+	int64_t version;
+	struct error error;
+	int rc;
+};
+
+static void *sync_run(void *context)
+{
+	struct syncing *syncing = context;
+
+	syncing->rc = sync_engine()->sync(syncing->machine->engine, 60 * NS_PER_S, &syncing->version, &syncing->error);
+	return NULL;
+}
+
+static void sync_begin(struct machine *machine, struct syncing *syncing)
+{
+	*syncing = (struct syncing){.machine = machine};
+	assert_int_equal(pthread_create(&syncing->thread, NULL, sync_run, syncing), 0);
+}
+
+static void wait_for_cut(struct machine *machine)
+{
+	struct journal_counts counts;
+
+	do
+		journal_get_counts(volume_journal(machine->volume), &counts);
+	while (counts.first_change_ns);
+}
+
+/* What lies in the same block as the end of the file, beside a change in the block before, is as of the cut too (I4). */
+static void test_tail_is_frozen(void **state)
+{
+	struct machine *machine = *state;
+	char name[32];
+
+	machine_run(machine, "head -c 8000 /dev/urandom >file; : >other; for i in $(seq 300); do echo $i >f$i; done");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	for (int64_t round = 1; round <= 30; round++) {
+		struct syncing syncing;
+		int64_t tail, other = 0;
+		for (int i = 1; i <= 300; i++) {
+			snprintf(name, sizeof(name), "f%d", i);
+			machine_write(machine, name, 0, &round, sizeof(round));
+		}
+		machine_write(machine, "file", 0, &round, sizeof(round));
+		machine_write(machine, "other", 0, &round, sizeof(round));
+		sync_begin(machine, &syncing);
+		wait_for_cut(machine);
+		int64_t later = -round; /* both after the cut, in this order */
+		machine_write(machine, "other", 0, &later, sizeof(later));
+		machine_write(machine, "file", 5000, &later, sizeof(later));
+		pthread_join(syncing.thread, NULL);
+		assert_int_equal(syncing.rc, 0);
+		read_version(machine, syncing.version, "other", 0, &other, sizeof(other));
+		read_version(machine, syncing.version, "file", 5000, &tail, sizeof(tail));
+		assert_int_equal(other, round);
+		assert_int_not_equal(tail, later);
+	}
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_tail_is_frozen, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
