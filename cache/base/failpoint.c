@@ -30,7 +30,7 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 /* Set once by parse_rules, read-only afterwards, except for the atomic counters. */
 static struct rule rules[RULES_MAX];
 static int rule_count;
-static int log_fd = -1;
+static const char *log_path; /* NULL: none. Not an open descriptor: a daemon closes what it did not open. */
 
 static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *seen[SEEN_MAX]; /* seen_lock */
@@ -83,11 +83,8 @@ static void parse_rules(void)
 	const char *text = getenv("YESTER_FAILPOINT"), *log = getenv("YESTER_FAILPOINT_LOG");
 	char *copy, *rest, *word;
 
-	if (log && *log) {
-		log_fd = open(log, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
-		if (log_fd < 0)
-			refuse(log);
-	}
+	if (log && *log)
+		log_path = strdup(log);
 	if (!text || !*text)
 		return;
 	copy = strdup(text); /* the rules point into it until the process ends */
@@ -97,10 +94,19 @@ static void parse_rules(void)
 		parse_rule(word);
 }
 
-static void note_first_hit(const char *name)
+static void append_to_log(const char *name)
 {
 	char line[256];
 	int length = snprintf(line, sizeof line, "%s\n", name);
+	int fd = open(log_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+
+	if (fd < 0 || write(fd, line, (size_t)length) != length)
+		refuse("the log cannot be written");
+	close(fd);
+}
+
+static void note_first_hit(const char *name)
+{
 
 	pthread_mutex_lock(&seen_lock);
 	for (int i = 0; i < seen_count; i++)
@@ -108,8 +114,7 @@ static void note_first_hit(const char *name)
 			goto out;
 	if (seen_count < SEEN_MAX)
 		seen[seen_count++] = name;
-	if (write(log_fd, line, (size_t)length) != length)
-		refuse("the log cannot be written");
+	append_to_log(name);
 out:
 	pthread_mutex_unlock(&seen_lock);
 }
@@ -119,7 +124,7 @@ int failpoint_hit(const char *name)
 	int saved = errno, result = 0;
 
 	pthread_once(&once, parse_rules);
-	if (log_fd >= 0)
+	if (log_path)
 		note_first_hit(name);
 	for (int i = 0; i < rule_count; i++) {
 		long hit;
