@@ -1,0 +1,223 @@
+#!/usr/bin/python3 -B
+# timeout: 180
+"""Mounting and unmounting in each way that people do it: what was there is there afterwards, and nothing of it stays behind. Faults 29, 38."""
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+import yt  # noqa: E402
+
+
+def make(name, **config):
+    volume = yt.Volume(name)
+    os.makedirs(volume.dir)
+    fill(volume.dir)
+    return volume.init(**config)
+
+
+def fill(where):
+    os.makedirs(os.path.join(where, "sub"))
+    for name in ("a", "sub/b"):
+        with open(os.path.join(where, name), "w") as file:
+            file.write("content of " + name)
+    os.symlink("a", os.path.join(where, "link"))
+
+
+def write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def read(path):
+    with open(path) as file:
+        return file.read()
+
+
+def mount_of(volume):
+    found = [(kind, options) for place, kind, options in yt.mounts(volume.base) if place == volume.mountpoint]
+    yt.equal(len(found), 1, f"mounts on {volume.mountpoint}")
+    return found[0]
+
+
+def test_in_place():
+    volume = make("inplace")
+    before = yt.tree(volume.dir)
+    volume.mount()
+    yt.equal(mount_of(volume)[0], "fuse.yester", "type of the mount")
+    yt.same_tree(yt.tree(volume.dir), before, "what shows after the mount")
+    yt.check(".snapshots" not in os.listdir(volume.dir), ".snapshots is listed")
+    write(volume.path("new"), "written through the mount")
+    volume.sync()
+    after = yt.tree(volume.dir)
+    yt.same_tree(yt.tree(volume.snapshot("latest")), after, "the newest version")
+    status = volume.status()
+    yt.equal((status["mounted"], status["directory"], status["mountpoint"]), (True, volume.dir, volume.dir), "status")
+    again = volume.mount(expect=None)
+    yt.check(again.returncode == 1 and b"already" in again.stderr, f"a second mount of the same: {again}")
+    volume.umount()
+    yt.check(not yt.is_mounted(volume.dir), "still mounted")
+    yt.same_tree(yt.tree(volume.dir), after, "the plain directory")
+    yt.equal(volume.status()["state"], "unmounted", "state")
+    volume.mount()
+    yt.same_tree(yt.tree(volume.dir), after, "what shows after mounting again")
+    yt.same_tree(yt.tree(volume.snapshot("latest")), after, "the newest version after mounting again")
+    volume.umount()
+
+
+def test_elsewhere():
+    volume = make("elsewhere")
+    before = yt.tree(volume.dir)
+    place = os.path.join(volume.base, "place")
+    volume.mount(mountpoint=place)
+    yt.same_tree(yt.tree(place), before, "what shows on the mount point")
+    write(os.path.join(place, "new"), "there")
+    yt.equal(read(os.path.join(volume.dir, "new")), "there", "the backing file")
+    yt.equal(volume.status()["mountpoint"], place, "status")
+    volume.sync()
+    yt.equal(read(volume.snapshot("latest", "new")), "there", "the file in the version")
+    volume.umount()
+    yt.equal(os.listdir(place), [], "the mount point after unmounting")
+    volume.mount(mountpoint=place)
+    volume.yester("umount", place)
+    volume.wait_gone()
+
+
+def test_foreground():
+    volume = make("foreground")
+    daemon = subprocess.Popen([yt.YESTER, "mount", volume.dir, "-f"], env=volume.env, stdin=subprocess.DEVNULL)
+    try:
+        yt.wait_until("the mount", lambda: yt.is_mounted(volume.dir))
+        volume.note_daemon()
+        yt.equal(volume.pid, daemon.pid, "the process in the lock")
+        write(volume.path("new"), "x")
+        daemon.send_signal(signal.SIGTERM)
+        yt.equal(daemon.wait(60), 0, "exit code after SIGTERM with all uploaded")
+    finally:
+        if daemon.poll() is None:
+            daemon.kill()
+            daemon.wait()
+    yt.check(not yt.is_mounted(volume.dir), "still mounted")
+    yt.equal(read(os.path.join(volume.dir, "new")), "x", "the file")
+    volume.mount()
+    yt.equal(read(volume.snapshot("latest", "new")), "x", "the file in the version that was cut at the end")
+    volume.umount()
+
+
+def test_other_ways_to_unmount():
+    volume = make("ways")
+    for number, words in enumerate((["fusermount3", "-u", volume.dir], ["umount", volume.dir], ["umount", "-l", volume.dir])):
+        volume.mount()
+        write(volume.path("new"), str(number))
+        yt.run(*words)
+        volume.wait_gone()
+        yt.check(not yt.is_mounted(volume.dir), f"still mounted after {words[0]}")
+        yt.equal(read(os.path.join(volume.dir, "new")), str(number), "the file")
+    volume.mount()
+    volume.sync()
+    yt.equal(read(volume.snapshot("latest", "new")), "2", "the file in the version")
+    with open(volume.path("a")):
+        done = volume.yester("umount", volume.dir, expect=None)
+        yt.check(done.returncode != 0 or not yt.is_mounted(volume.dir), "umount of a busy mount claims success")
+    if yt.is_mounted(volume.dir):
+        volume.umount()
+
+
+def test_killed_daemon():
+    """Fault 29: the dead mount says ENOTCONN rather than showing the raw directory; umount -l and a new mount recover."""
+    volume = make("killed", interval="1h")
+    volume.mount()
+    volume.sync()
+    write(volume.path("written"), "before the end")
+    os.rename(volume.path("a"), volume.path("renamed"))
+    os.kill(volume.pid, signal.SIGKILL)
+    volume.wait_gone()
+
+    def is_dead():
+        try:
+            os.listdir(volume.dir)
+        except OSError as problem:
+            return problem.errno == errno.ENOTCONN
+        raise yt.Failure("the dead mount lists a directory")
+    yt.wait_until("ENOTCONN", is_dead)
+    yt.detach(volume.dir)
+    expected = yt.tree(volume.dir)
+    volume.mount()
+    yt.same_tree(yt.tree(volume.dir), expected, "the tree after recovery")
+    yt.equal(read(volume.path("written")), "before the end", "the file")
+    volume.sync()
+    yt.same_tree(yt.tree(volume.snapshot("latest")), expected, "the version after recovery")
+    yt.equal(volume.status()["state"], "synced", "state")
+    volume.umount()
+
+
+def test_mount_over_a_dead_mount():
+    """`yester mount` may also clear the dead mount itself, or refuse and say what to do; it may not hang or hide it."""
+    volume = make("over")
+    volume.mount()
+    os.kill(volume.pid, signal.SIGKILL)
+    volume.wait_gone()
+    done = volume.mount(expect=None)
+    if done.returncode == 0:
+        volume.note_daemon()
+        yt.equal(read(volume.path("a")), "content of a", "the file")
+        volume.umount()
+    else:
+        yt.check(b"umount" in done.stderr, f"the message does not say what to do: {done.stderr.decode()}")
+        yt.detach(volume.dir)
+        volume.mount()
+        volume.umount()
+    yt.detach(volume.dir)
+
+
+def test_what_can_not_be_mounted():
+    volume = make("refused")
+    yt.check(volume.yester("mount", os.path.join(yt.TMP, "absent"), expect=None).returncode != 0, "an absent directory was mounted")
+    os.rename(volume.dir, volume.dir + ".away")
+    os.mkdir(volume.dir)
+    done = volume.mount(expect=None)
+    yt.check(done.returncode != 0, "another, empty directory was mounted (fault 53)")
+    yt.check(done.stderr.startswith(b"yester: "), f"message: {done.stderr!r}")
+    os.rmdir(volume.dir)
+    os.rename(volume.dir + ".away", volume.dir)
+    volume.mount()
+    volume.umount()
+
+
+def test_options():
+    volume = make("options")
+    volume.mount("-o", "ro,nosuid,nodev,noexec,noatime,snapdir=visible")
+    options = mount_of(volume)[1].split(",")
+    for option in ("ro", "nosuid", "nodev", "noexec", "noatime"):
+        yt.check(option in options, f"{option} is not among {options}")
+    try:
+        write(volume.path("new"), "x")
+        raise yt.Failure("a read-only mount takes writes")
+    except OSError as problem:
+        yt.equal(problem.errno, errno.EROFS, "errno")
+    yt.check(".snapshots" in os.listdir(volume.dir), ".snapshots is not listed with snapdir=visible")
+    yt.check(".snapshots" not in os.listdir(volume.path("sub")), ".snapshots is listed below the root")
+    volume.umount()
+
+
+def test_many_rounds():
+    """Fault 38, in small: nothing leaks, neither locally nor in the remote."""
+    volume = make("rounds")
+    volume.mount()
+    volume.umount()
+
+    def remains():
+        return sorted(os.listdir(volume.state)), sum(len(files) for _, _, files in os.walk(volume.remote_path))
+    before = remains()
+    rounds = int(os.environ.get("ROUNDS", "20"))
+    for _ in range(rounds):
+        volume.mount()
+        yt.equal(read(volume.path("a")), "content of a", "the file")
+        volume.umount()
+    yt.equal(remains(), before, "files in the state directory, and how many objects in the remote, after rounds without a change")
+
+
+if __name__ == "__main__":
+    yt.main(globals())
