@@ -3,6 +3,7 @@
 
 #include "clock.h"
 #include "failpoint.h"
+#include "io.h"
 #include "log.h"
 
 #include <assert.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #define SAVE_SLICE (1 << 20) /* bytes read and saved at a time */
+#define COPY_MAX (INT64_C(8) << 20) /* of a file that loses its name, when there are no descriptors left: an operation is not kept longer */
 
 /* ------------------------------------------------------------------ saving: operations, node->lock held */
 
@@ -135,9 +137,7 @@ static bool save_range(struct journal *journal, struct dirt *frozen, int fd, int
 			start = stop;
 			continue;
 		}
-		got = pread(fd, slice, (size_t)(stop - start), start);
-		if (got < 0 && errno == EINTR)
-			continue;
+		got = io_pread(fd, slice, (size_t)(stop - start), start);
 		if (got < 0)
 			return false;
 		memset(slice + got, 0, (size_t)(stop - start - got));
@@ -179,9 +179,20 @@ void frozen_save(struct journal *journal, struct dirt *frozen, int64_t start, in
 		abandon(journal);
 }
 
+void frozen_close_fd(struct journal *journal, struct dirt *frozen)
+{
+	if (frozen->fd < 0)
+		return;
+	close(frozen->fd);
+	frozen->fd = -1;
+	atomic_fetch_sub(&journal->frozen_fds, 1);
+}
+
 void frozen_keep_fd(struct journal *journal, struct dirt *frozen)
 {
-	if (frozen->gone || frozen->fd >= 0 || !S_ISREG(frozen->node->type))
+	struct cut *cut = atomic_load(&journal->cut);
+
+	if (frozen->gone || frozen->fd >= 0 || !S_ISREG(frozen->node->type) || !cut || atomic_load(&cut->abandoned))
 		return;
 	if (!frozen_make_pending(frozen)) {
 		abandon(journal);
@@ -189,8 +200,15 @@ void frozen_keep_fd(struct journal *journal, struct dirt *frozen)
 	}
 	if (frozen->pending.count == 0)
 		return;
-	if (atomic_load(&journal->frozen_fds) >= FROZEN_FD_CAP || frozen_reading_fd(journal, frozen) < 0)
+	if (atomic_load(&journal->frozen_fds) < FROZEN_FD_CAP) {
+		if (frozen_reading_fd(journal, frozen) < 0)
+			abandon(journal);
+	} else if (extent_map_bytes(&frozen->pending, frozen->attrs.st.st_size) <= COPY_MAX) {
+		frozen_save(journal, frozen, 0, EXTENT_END);
+		frozen_close_fd(journal, frozen);
+	} else {
 		abandon(journal);
+	}
 }
 
 /* ------------------------------------------------------------------ the swap */
@@ -405,7 +423,6 @@ void cut_abandon(struct cut *cut)
 		struct node *node = dirt->node;
 		bool merged;
 
-		/* The read side keeps the epoch still. (Only this thread moves it anyway.) */
 		pthread_mutex_lock(&node->lock);
 		journal_frozen(journal, node); /* so that node->dirt is of this epoch, if any */
 		detach(dirt);

@@ -53,11 +53,7 @@ void dirt_free_frozen(struct journal *journal, struct dirt *dirt)
 	dirt->pending_made = false;
 	attrs_free(&dirt->attrs);
 	dirt->attrs_known = dirt->gone = dirt->read_done = false;
-	if (dirt->fd >= 0) {
-		close(dirt->fd);
-		dirt->fd = -1;
-		atomic_fetch_sub(&journal->frozen_fds, 1);
-	}
+	frozen_close_fd(journal, dirt);
 }
 
 void dirt_put(struct journal *journal, struct dirt *dirt)

@@ -120,9 +120,6 @@ int64_t frozen_next_data(struct frozen *frozen, int64_t offset, int64_t end)
 	pthread_mutex_lock(&dirt->node->lock);
 	if (prepare(journal, dirt) != ERR_OK || !extent_map_reserve(&dirt->pending, 1))
 		goto all; /* frozen_read will meet the same and say so */
-	fd = frozen_reading_fd(journal, dirt);
-	if (fd < 0)
-		goto all;
 	if (end > dirt->attrs.st.st_size)
 		end = dirt->attrs.st.st_size > offset ? dirt->attrs.st.st_size : offset;
 	while (at < end) {
@@ -136,6 +133,9 @@ int64_t frozen_next_data(struct frozen *frozen, int64_t offset, int64_t end)
 			at = dirt->saved[i].end;
 			continue;
 		}
+		fd = frozen_reading_fd(journal, dirt);
+		if (fd < 0)
+			break; /* likewise */
 		live = lseek(fd, at, SEEK_DATA);
 		if (live < 0)
 			live = errno == ENXIO ? end : at;
@@ -192,32 +192,46 @@ static bool overlay(struct journal *journal, struct dirt *dirt, char *data, int6
 	return true;
 }
 
+/* Nothing of it is needed from disk, which may not hold the file any more. node->lock held. */
+static bool all_saved(const struct dirt *dirt, int64_t offset, int64_t end)
+{
+	for (uint32_t i = frozen_saved_find(dirt, offset); offset < end; i++) {
+		if (i == dirt->saved_count || dirt->saved[i].start > offset)
+			return false;
+		offset = dirt->saved[i].end;
+	}
+	return true;
+}
+
 int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset, struct error *error)
 {
 	struct dirt *dirt = dirt_of(frozen);
 	struct journal *journal = dirt->journal;
 	struct cut *cut = atomic_load(&journal->cut);
 	int64_t end = offset + (int64_t)length;
-	int result, fd;
+	int result, fd = -1;
 	char *bytes = data;
+	bool saved;
 
 	/* 1 what is pending, and from where; 2 read without the lock; 3 whoever saved part of it meanwhile has the bytes of the cut. */
 	pthread_mutex_lock(&dirt->node->lock);
 	result = prepare(journal, dirt);
 	if (result == ERR_OK && !extent_map_reserve(&dirt->pending, 1))
 		result = ERR_NOMEM;
-	fd = result == ERR_OK ? frozen_reading_fd(journal, dirt) : -1;
 	if (end > dirt->attrs.st.st_size)
 		end = dirt->attrs.st.st_size > offset ? dirt->attrs.st.st_size : offset;
+	saved = all_saved(dirt, offset, end);
+	if (result == ERR_OK && !saved)
+		fd = frozen_reading_fd(journal, dirt);
 	pthread_mutex_unlock(&dirt->node->lock);
 	if (result != ERR_OK)
 		return error_set(error, result, 0, "reading a changed file: out of memory");
-	if (fd == -ESTALE || fd == -ENOENT)
+	if (!saved && (fd == -ESTALE || fd == -ENOENT))
 		return error_set(error, ERR_ABSENT, 0, "a changed file disappeared before it was read");
-	if (fd < 0)
+	if (!saved && fd < 0)
 		return error_errno(error, -fd, "cannot open a changed file for reading");
 	memset(bytes + (end - offset), 0, length - (size_t)(end - offset));
-	result = read_disk(fd, bytes, (size_t)(end - offset), offset);
+	result = saved ? 0 : read_disk(fd, bytes, (size_t)(end - offset), offset);
 	if (result < 0)
 		return error_errno(error, -result, "cannot read a changed file");
 
@@ -242,6 +256,8 @@ int frozen_read_unchanged(struct frozen *frozen, void *data, size_t length, int6
 	pthread_mutex_lock(&dirt->node->lock);
 	fd = prepare(journal, dirt) == ERR_OK ? frozen_reading_fd(journal, dirt) : -ENOMEM;
 	pthread_mutex_unlock(&dirt->node->lock);
+	if (fd == -ESTALE)
+		return error_set(error, ERR_BUSY, 0, "the file was removed since the cut");
 	if (fd < 0)
 		return error_errno(error, -fd, "cannot open a changed file for reading");
 	result = read_disk(fd, data, length, offset);

@@ -7,7 +7,7 @@
 #include "preimage.h"
 
 #define JOURNAL_SHARDS 16
-#define FROZEN_FD_CAP 1024 /* descriptors kept for unlinked frozen files; beyond it the cut is abandoned (I6) */
+#define FROZEN_FD_CAP 1024 /* descriptors kept for unlinked frozen files; beyond it they are copied, or, if too large, the cut is abandoned (I6) */
 #define GRANULE 4096       /* recorded ranges are rounded to it (I2) */
 
 struct dirty_name { /* protected by the directory's node->lock */
@@ -137,6 +137,7 @@ void frozen_keep_fd(struct journal *journal, struct dirt *frozen);
 bool frozen_make_pending(struct dirt *frozen); /* false: out of memory */
 /* Descriptor to read the file with, opened once and kept until the sealer is done with it. Or -errno. */
 int frozen_reading_fd(struct journal *journal, struct dirt *frozen);
+void frozen_close_fd(struct journal *journal, struct dirt *frozen);
 /* Index of the first saved range that ends after `offset`. */
 uint32_t frozen_saved_find(const struct dirt *frozen, int64_t offset);
 

@@ -406,6 +406,36 @@ static bool has_unsettled_row(const struct node *node)
 	return found == 1;
 }
 
+/* I4, I6: files of the cut lose their names, more than there are descriptors to keep. */
+static void test_i4_removed_beyond_descriptors(void **state)
+{
+	struct model *model = &live[2];
+	struct node *node;
+	struct cut *cut;
+	unsigned seed = 5;
+	bool root_seen;
+
+	(void)state;
+	if (!model->there)
+		create(model);
+	truncate_some(model, &seed);
+	write_some(model, &seed);
+	memcpy(at_cut, live, sizeof live);
+	assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0);
+	node = node_of(model->name);
+	atomic_fetch_add(&journal->frozen_fds, FROZEN_FD_CAP);
+	remove_it(model);
+	backing_fd_drop(backing, node); /* as when the kernel forgets it */
+	atomic_fetch_sub(&journal->frozen_fds, FROZEN_FD_CAP);
+	assert_int_equal(take_cut(cut, &root_seen), 0);
+	assert_false(cut_is_abandoned(cut));
+	compare(-2);
+	assert_int_equal(atomic_load(&journal->frozen_fds), 0);
+	forget_rows(cut);
+	cut_commit(cut);
+	node_put(nodes, node);
+}
+
 /* A new one, recorded, whose changes are on the same list as those of `like`. */
 static struct node *record_beside(const struct node *like, uint64_t *number)
 {
@@ -564,6 +594,7 @@ int main(void)
 		cmocka_unit_test(test_cuts_are_exact_while_operations_go_on),
 		cmocka_unit_test(test_unsettled_row_is_durable_before_fsync_returns),
 		cmocka_unit_test(test_clean_stop_brings_the_rest_back),
+		cmocka_unit_test(test_i4_removed_beyond_descriptors),
 		cmocka_unit_test(test_i9_fsync_beside_others),
 		cmocka_unit_test(test_i10_spooled_at_once),
 	};
