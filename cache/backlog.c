@@ -29,9 +29,8 @@ int backlog_counts(struct db_conn *conn, uint64_t *inodes, uint64_t *bytes, uint
 /* A row of either table. */
 struct row {
 	int64_t num;
-	mode_t type; /* of the inode, of the child */
-	struct node_key key, child; /* inode, or directory and child (length 0: absent) */
-	char name[256];             /* "": an inode row */
+	struct node_key key; /* of the inode, or of the directory */
+	char name[256];      /* "": an inode row */
 };
 
 static int read_key(sqlite3_stmt *stmt, int column, struct node_key *key)
@@ -47,7 +46,7 @@ static int read_key(sqlite3_stmt *stmt, int column, struct node_key *key)
 	return 0;
 }
 
-/* Columns: num, key, type, name, child. The number of rows, or enum err. */
+/* Columns: num, key, name. The number of rows, or enum err. */
 static int read_rows(struct volume *volume, const char *sql, int64_t after, struct row *rows, struct error *error)
 {
 	struct db_conn *conn;
@@ -59,17 +58,16 @@ static int read_rows(struct volume *volume, const char *sql, int64_t after, stru
 	while (rc == 1) {
 		sqlite3_stmt *stmt = db_last(conn);
 		struct row *row = &rows[count++];
-		int length = sqlite3_column_bytes(stmt, 3);
+		int length = sqlite3_column_bytes(stmt, 2);
 
 		memset(row, 0, sizeof *row);
 		row->num = sqlite3_column_int64(stmt, 0);
-		row->type = (mode_t)sqlite3_column_int64(stmt, 2);
-		if (length >= (int)sizeof row->name || read_key(stmt, 1, &row->key) < 0 || read_key(stmt, 4, &row->child) < 0) {
+		if (length >= (int)sizeof row->name || read_key(stmt, 1, &row->key) < 0) {
 			rc = error_set(error, ERR_CORRUPT, 0, "the backlog is damaged");
 			break;
 		}
 		if (length > 0)
-			memcpy(row->name, sqlite3_column_blob(stmt, 3), (size_t)length);
+			memcpy(row->name, sqlite3_column_blob(stmt, 2), (size_t)length);
 		rc = db_next(conn, stmt, error);
 	}
 	db_read_end(volume_db(volume), conn);
@@ -77,40 +75,50 @@ static int read_rows(struct volume *volume, const char *sql, int64_t after, stru
 }
 
 /* Keys without handle: the node must come to a descriptor while the backlog still says where the inode is. Returns the node, to be kept until the journal has its
- * own reference; NULL: not needed, not possible, or the inode is gone. Completes *type. */
-static struct node *reach(struct volume *volume, const struct node_key *key, mode_t *type)
+ * own reference; NULL: not needed, or no memory (then it is looked for again when it is sealed). */
+static struct node *keep(struct volume *volume, const struct node_key *key, mode_t type, int fd)
 {
-	struct node *node = NULL;
-	struct stat st;
-	int fd;
-
-	if (node_key_type(key) >= 0 && *type)
-		return NULL;
-	fd = backing_reopen_key(volume_backing(volume), key, O_PATH | O_NOFOLLOW);
-	if (fd < 0)
-		return NULL;
-	if (fstat(fd, &st) == 0) {
-		*type = st.st_mode & S_IFMT;
-		node = node_get(volume_nodes(volume), key, *type, fd);
-	}
-	close(fd);
-	return node;
+	return node_key_type(key) >= 0 ? NULL : node_get(volume_nodes(volume), key, type, fd);
 }
 
-static int note(struct volume *volume, struct row *row)
+/* These: 0 or -errno. What is gone needs no note: its names say so. */
+static int note_inode(struct volume *volume, const struct row *row)
 {
-	bool is_inode = row->name[0] == '\0';
-	struct node *node = NULL;
-	int rc = 0;
+	int fd = backing_reopen_key(volume_backing(volume), &row->key, O_PATH | O_NOFOLLOW), rc = 0;
+	struct stat st;
 
-	if (is_inode || row->child.length > 0)
-		node = reach(volume, is_inode ? &row->key : &row->child, &row->type);
-	/* Type unknown and not to be found: the inode is gone. */
-	if (is_inode && row->type)
-		rc = journal_note_inode(volume_journal(volume), &row->key, row->type, S_ISREG(row->type));
-	else if (!is_inode && (row->type || row->child.length == 0))
-		rc = journal_note_name(volume_journal(volume), &row->key, row->name, row->child.length ? &row->child : NULL,
-				       row->type);
+	if (fd < 0)
+		return fd == -ESTALE || fd == -ENOENT ? 0 : fd;
+	if (fstat(fd, &st) < 0) {
+		rc = -errno;
+	} else if (st.st_nlink > 0) {
+		struct node *node = keep(volume, &row->key, st.st_mode & S_IFMT, fd);
+		rc = journal_note_inode(volume_journal(volume), &row->key, st.st_mode & S_IFMT, S_ISREG(st.st_mode));
+		node_put(volume_nodes(volume), node);
+	}
+	close(fd);
+	return rc;
+}
+
+/* The name as it is now: what the scan saw may be older than operations that were cut meanwhile. Those that come after this look are in the journal. */
+static int note_name(struct volume *volume, const struct row *row)
+{
+	int dirfd = backing_reopen_key(volume_backing(volume), &row->key, O_PATH | O_DIRECTORY), fd = -1, rc;
+	struct node *node = NULL;
+	struct node_key child;
+	struct stat st;
+
+	if (dirfd < 0) /* gone with all that was in it: its own name says so */
+		return dirfd == -ESTALE || dirfd == -ENOENT || dirfd == -ENOTDIR ? 0 : dirfd;
+	rc = backing_identify(volume_backing(volume), dirfd, row->name, &child, &st, &fd);
+	close(dirfd);
+	if (rc == 0) {
+		node = keep(volume, &child, st.st_mode & S_IFMT, fd);
+		rc = journal_note_name(volume_journal(volume), &row->key, row->name, &child, st.st_mode & S_IFMT);
+		close(fd);
+	} else if (rc == -ENOENT || rc == -ESTALE) {
+		rc = journal_note_name(volume_journal(volume), &row->key, row->name, NULL, 0);
+	}
 	node_put(volume_nodes(volume), node);
 	return rc;
 }
@@ -126,7 +134,7 @@ static int note_all(struct volume *volume, const char *sql, int64_t *last, struc
 	do {
 		count = read_rows(volume, sql, *last, rows, error);
 		for (int i = 0; i < count && rc == 0; i++) {
-			rc = note(volume, &rows[i]);
+			rc = rows[i].name[0] ? note_name(volume, &rows[i]) : note_inode(volume, &rows[i]);
 			if (rc < 0)
 				rc = error_errno(error, -rc, "cannot take over what the scan found");
 		}
@@ -157,12 +165,12 @@ static int forget(struct volume *volume, int64_t last_inode, int64_t last_name, 
 int backlog_to_journal(struct volume *volume, struct error *error)
 {
 	int64_t last_inode, last_name = 0;
-	int rc = note_all(volume, "SELECT num, key, type, NULL, NULL FROM backlog_inode WHERE num>? ORDER BY num LIMIT ?",
+	int rc = note_all(volume, "SELECT num, key, NULL FROM backlog_inode WHERE num>? ORDER BY num LIMIT ?",
 			  &last_inode, error);
 
 	if (rc == 0)
 		rc = note_all(volume,
-			      "SELECT num, dir, child_type, name, child FROM backlog_name WHERE num>? ORDER BY num LIMIT ?",
+			      "SELECT num, dir, name FROM backlog_name WHERE num>? ORDER BY num LIMIT ?",
 			      &last_name, error);
 	/* The journal's rows are written before these go: a crash between finds both, which is harmless. */
 	if (rc == 0)

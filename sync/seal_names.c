@@ -2,9 +2,11 @@
 #include "sealing.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* ---------------------------------------------------------------- names */
 
@@ -239,6 +241,56 @@ static int close_directory(struct closing *closing, struct seal_ino *dir)
 		       ? error_set(closing->error, rc, 0, "catalogue: can't read directory %lld", (long long)dir->ino) : rc;
 }
 
+/* A directory that is in the tree has a name there: this version does not know of it yet. */
+static bool is_there(struct sealing *sealing, const struct seal_ino *dir)
+{
+	int fd = dir->key.length ? backing_reopen_key(volume_backing(sealing->env->volume), &dir->key, O_PATH | O_NOFOLLOW) : -1;
+	struct stat st;
+
+	if (fd < 0)
+		return false;
+	bool there = fstat(fd, &st) == 0 && st.st_nlink > 0;
+	close(fd);
+	return there;
+}
+
+/* The names that this version brings into a directory that is left to the import go there too. */
+static void put_off_names(struct closing *closing, struct seal_ino *dir)
+{
+	struct sealing *sealing = closing->sealing;
+
+	if (dir->expanded || !S_ISDIR(dir->type))
+		return;
+	dir->expanded = true;
+	for (size_t i = first_of(sealing, dir->ino); i < sealing->sorted && sealing->names[i].dir == dir; i++) {
+		struct seal_ino *child = sealing->names[i].child;
+		if (!child)
+			continue;
+		child->added--;
+		child->awaited = true;
+		lost_name(closing, child);
+	}
+}
+
+/* It has no name in this version. True when that does not mean that it is gone: its name is still in the backlog, where an operation may have changed it, or is put off. What the catalogue knows stays,
+ * without a name for now, with all that is below; what it does not know waits for the import. */
+static bool is_awaited(struct closing *closing, struct seal_ino *ino)
+{
+	struct sealing *sealing = closing->sealing;
+
+	if (!ino->awaited && !(S_ISDIR(ino->type) && is_there(sealing, ino)))
+		return false;
+	if (!sealing->env->backlog && !ino->awaited) { /* moved behind our back */
+		sealing->rescan = true;
+		return ino->known;
+	}
+	if (!ino->known && !ino->sealed) {
+		ino->deferred = true;
+		put_off_names(closing, ino);
+	}
+	return true;
+}
+
 static int close_all(struct closing *closing)
 {
 	int rc = 0;
@@ -251,8 +303,8 @@ static int close_all(struct closing *closing)
 		if (ino->ino == CATALOGUE_ROOT_INO)
 			continue;
 		rc = names_left(closing->sealing, ino, &left, closing->error);
-		ino->gone = ino->vanished || left <= 0;
-		if (!rc && ino->gone)
+		ino->gone = !rc && (ino->vanished || (left <= 0 && !is_awaited(closing, ino)));
+		if (ino->gone)
 			rc = close_directory(closing, ino);
 	}
 	return rc;

@@ -257,7 +257,7 @@ static void *worker_run(void *context)
 			break;
 		atomic_fetch_add(&sealing->effort, EFFORT_PER_INODE);
 		add_worker(sealing);
-		if (!sealing->work[at]->gone)
+		if (!sealing->work[at]->gone && !sealing->work[at]->deferred)
 			worker->rc = sealing->capture(worker, sealing->work[at], &worker->error);
 	}
 	if (worker->rc)

@@ -11,7 +11,7 @@
  * State of an inode in a sealing:
  *   wanted     it has a name (or is the root) in this version and something of it changed
  *   sealed     captured: its rows are in the delta
- *   deferred   could not be read as of the cut: back to the backlog, and the version is partial
+ *   deferred   could not be read as of the cut, or has its name in the backlog still: back there, and the version is partial
  *   vanished   removed behind our back: loses its names in this version
  *   gone       no name left: its rows end */
 #ifndef YESTER_SEALING_H
@@ -60,6 +60,7 @@ struct seal_ino {
 	int32_t added, removed;               /* names, in this version */
 	bool known;                           /* the catalogue has a live row */
 	bool wanted, gone, expanded, listed;
+	bool awaited;                         /* a name of it is put off */
 	bool sealed, whole, vanished, deferred; /* the sealer's. whole: all its bytes were read */
 	struct local_row row;                 /* when sealed */
 };

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -109,10 +110,49 @@ static void test_tail_is_frozen(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* Directories are moved, filled and removed while the import of their tree goes on, with cuts in between. */
+static void test_moves_during_import(void **state)
+{
+	struct machine *machine = *state;
+	char from[64], to[64];
+
+	machine_run(machine, "mkdir many; for i in $(seq 5200); do : >many/$i; done; for i in $(seq 24); do mkdir -p d$i/e; echo $i >d$i/e/f; "
+			     "truncate -s 300M d$i/sparse; done");
+	machine_init(machine);
+	machine->config->interval_ns = 1;
+	machine_mount(machine, false, false);
+	srand(11);
+	for (int i = 1; i <= 24; i++) {
+		int other = 1 + rand() % 24;
+		int64_t head = machine_status(machine).head;
+		snprintf(to, sizeof(to), "d%d/e/new", i);
+		machine_create(machine, to);
+		machine_write(machine, to, 0, to, strlen(to));
+		snprintf(from, sizeof(from), "d%d/e", i);
+		snprintf(to, sizeof(to), "d%d/moved%d", other, i);
+		machine_rename(machine, from, to);
+		snprintf(from, sizeof(from), "many/%d", i);
+		snprintf(to, sizeof(to), "d%d/file%d", other, i);
+		machine_rename(machine, from, to);
+		snprintf(from, sizeof(from), "many/%d", 100 + i);
+		machine_unlink(machine, from);
+		while (machine_status(machine).head == head)
+			sched_yield();
+	}
+	for (int i = 1; i <= 24; i++) {
+		snprintf(to, sizeof(to), "d%d/sparse", i);
+		machine_truncate(machine, to, 0);
+	}
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_tail_is_frozen, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_moves_during_import, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
