@@ -306,7 +306,7 @@ static int seal(struct pipeline *pipeline, struct cut *cut, bool partial, bool f
 int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
 {
 	struct journal *journal = volume_journal(pipeline->parts.volume);
-	bool due = pipeline->force || pipeline->env.head == 0 || pipeline->env.head_partial;
+	bool due = pipeline->force || pipeline->env.head == 0 || pipeline->env.head_partial, importing = pipeline->env.backlog;
 	struct cut *cut = NULL;
 	int rc = pipeline->env.head == 0 && !partial ? note_root(pipeline) : 0;
 
@@ -322,10 +322,12 @@ int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
 	else if (!rc || (due && !partial))
 		rc = seal(pipeline, cut, partial, due && !partial, error);
 	sealing_ends(pipeline);
-	if (!rc && pipeline->env.backlog) { /* something was put off */
+	if (!rc && pipeline->env.backlog) { /* something was put off, or has been all the time */
 		uint64_t inodes, bytes, names;
-		pipeline->import = (struct import){0};
-		pipeline->backlog_before = UINT64_MAX;
+		if (!importing) { /* else the round goes on: begun anew at each cut, it would never be at its end */
+			pipeline->import = (struct import){0};
+			pipeline->backlog_before = UINT64_MAX;
+		}
 		rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
 	}
 	return rc;

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,11 +149,47 @@ static void test_moves_during_import(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+struct writing {
+	struct machine *machine;
+	pthread_t thread;
+	atomic_bool stop;
+};
+
+static void *write_run(void *context)
+{
+	struct writing *writing = context;
+
+	for (int64_t i = 0; !atomic_load(&writing->stop); i++)
+		machine_write(writing->machine, "busy", i * 4096 % 70000000, &i, sizeof(i));
+	return NULL;
+}
+
+/* A large file that is never at rest does not keep the import from its end. */
+static void test_import_of_busy_file(void **state)
+{
+	struct machine *machine = *state;
+	struct writing writing = {.machine = machine};
+
+	machine_run(machine, "head -c 70000000 /dev/urandom >busy");
+	machine_init(machine);
+	machine->config->interval_ns = 1;
+	machine_mount(machine, false, false);
+	assert_int_equal(pthread_create(&writing.thread, NULL, write_run, &writing), 0);
+	int rc = machine_sync(machine);
+	atomic_store(&writing.stop, true);
+	pthread_join(writing.thread, NULL);
+	machine_ok(machine, rc);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_tail_is_frozen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moves_during_import, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_import_of_busy_file, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
