@@ -93,7 +93,7 @@ void identity_enter_write(struct identity *identity, fuse_req_t req, int fd)
 		return;
 	if (fstat(fd, &st) != 0)
 		st = (struct stat){.st_mode = S_IFREG | S_ISUID, .st_gid = ctx->gid}; /* the careful assumption */
-	bool set_id = S_ISREG(st.st_mode) && (st.st_mode & (S_ISUID | S_ISGID));
+	bool set_id = (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) && (st.st_mode & (S_ISUID | S_ISGID));
 	/* The backing filesystem asks whether the thread is in the file's group: a thread has one group only, so it is that one, if the caller is in it. */
 	gid_t gid = set_id && identity_in_group(req, st.st_gid) ? st.st_gid : ctx->gid;
 	switch_to(identity, ctx->uid, gid, set_id ? CAP_BIT(CAP_FSETID) : 0);

@@ -14,16 +14,27 @@
 #define SET_TIMES                                                                                                      \
 	(FUSE_SET_ATTR_ATIME | FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_ATIME_NOW | FUSE_SET_ATTR_MTIME_NOW)
 
-static int set_owner(int fd, const struct stat *st, int to_set)
+/* *mode: that of the request, of which the set-id bits are taken that chown(2) takes from the caller. */
+static int set_owner(fuse_req_t req, int fd, const struct stat *st, int to_set, mode_t *mode)
 {
 	uid_t uid = to_set & FUSE_SET_ATTR_UID ? st->st_uid : (uid_t)-1;
 	gid_t gid = to_set & FUSE_SET_ATTR_GID ? st->st_gid : (gid_t)-1;
-	return fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 ? 0 : -errno;
+	struct identity identity;
+	struct stat after;
+
+	identity_enter_write(&identity, req, fd);
+	int rc = fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 ? 0 : -errno;
+	identity_leave(&identity);
+	if (rc == 0)
+		rc = inode_stat(fd, &after);
+	if (rc == 0)
+		*mode &= after.st_mode | ~(mode_t)(S_ISUID | S_ISGID);
+	return rc;
 }
 
-static int set_mode(const char *path, const struct stat *st)
+static int set_mode(const char *path, mode_t mode)
 {
-	return chmod(path, st->st_mode & 07777) == 0 ? 0 : -errno;
+	return chmod(path, mode & 07777) == 0 ? 0 : -errno;
 }
 
 static int set_size(fuse_req_t req, int path_fd, const char *path, const struct handle *handle, off_t size)
@@ -53,18 +64,19 @@ static int set_times(int fd, const struct stat *st, int to_set)
 	return utimensat(fd, "", times, AT_EMPTY_PATH) == 0 ? 0 : -errno;
 }
 
-/* Owner before mode: chown(2) clears set-id bits that the request may set. Times last: truncation sets them. */
+/* Owner before mode: the kernel sends both when chown(2) is to clear bits, and leaves one of them to us. Times last: truncation sets them. */
 static int set_all(fuse_req_t req, const struct place *place, const struct stat *st, int to_set,
 		   const struct handle *handle)
 {
 	char path[BACKING_PROC_PATH];
+	mode_t mode = st->st_mode;
 	int rc = 0;
 
 	backing_proc_path(path, place->fd);
 	if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
-		rc = set_owner(place->fd, st, to_set);
+		rc = set_owner(req, place->fd, st, to_set, &mode);
 	if (rc == 0 && to_set & FUSE_SET_ATTR_MODE)
-		rc = set_mode(path, st);
+		rc = set_mode(path, mode);
 	if (rc == 0 && to_set & FUSE_SET_ATTR_SIZE)
 		rc = set_size(req, place->fd, path, handle, st->st_size);
 	if (rc == 0 && to_set & SET_TIMES)

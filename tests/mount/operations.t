@@ -405,6 +405,21 @@ def other_users(s):
     s.do("suid of root", os.chmod, s.at("users/roots"), 0o4777)
     s.as_user("writes root's suid", NOBODY, [NOBODY], lambda c: c.write("users/roots", b"changed"))
     s.do("mode", s.mode, "users/roots")
+    # Set-group-id of a group that the owner is not in: chown(2) and an ACL take it, whether the group may execute or not.
+    acl = bytes.fromhex("0200000001000700ffffffff0200040001000000" "04000500ffffffff10000700ffffffff20000500ffffffff")
+    for name, mode in (("d", 0o2777), ("x", 0o6777), ("n", 0o6707), ("w", 0o2767)):
+        for change in ("acl", "chgrp", "chown"):
+            path = s.at(f"users/{name}-{change}")
+            s.do("make", os.mkdir if name == "d" else os.mknod, path)
+            s.do("give", os.chown, path, NOBODY, STAFF)
+            s.do("chmod", os.chmod, path, mode)
+            if change == "acl":
+                s.as_user("acl", NOBODY, [NOBODY], lambda c: c.do("acl", os.setxattr, path, "system.posix_acl_access", acl))
+            elif change == "chgrp":
+                s.as_user("chgrp", NOBODY, [NOBODY], lambda c: c.do("chgrp", os.chown, path, -1, NOBODY))
+            else:
+                s.as_user("chown", NOBODY, [NOBODY], lambda c: c.do("chown", os.chown, path, NOBODY, -1))
+            s.do("mode", s.mode, f"users/{name}-{change}")
 
 
 def temporary(s):
