@@ -204,11 +204,16 @@ static int find_log(struct store *store, struct log_list *list, int64_t *list_af
 		return rc;
 	*list_after = hint > 0 ? hint - 1 : 0;
 	rc = log_list_fetch(store, *list_after, list, error);
-	if (rc || list->count || *list_after == 0)
-		return rc;
-	log_list_free(list);
-	*list_after = 0;
-	return log_list_fetch(store, 0, list, error);
+	if (!rc && list->count == 0 && *list_after > 0) {
+		log_list_free(list);
+		*list_after = 0;
+		rc = log_list_fetch(store, 0, list, error);
+	}
+	/* A checkpoint is made of a confirmed version: without a log it is no new volume, but one that lost it. */
+	if (!rc && list->count == 0 && hint > 0)
+		rc = error_set(error, ERR_CORRUPT, 0, "log: no record is in %s, although there is a checkpoint of version %lld",
+			       store->url, (long long)hint);
+	return rc;
 }
 
 /* The newest record's word on the base is authentic; it is read here for that only. */

@@ -198,6 +198,14 @@ static void test_checkpoint(void **state)
 	/* What the checkpoint rebuilt and what the log alone built are the same. */
 	assert_int_equal(scalar(db, "SELECT sum(ino * vfrom) FROM inode"), scalar(other, "SELECT sum(ino * vfrom) FROM inode"));
 	assert_int_equal(scalar(db, "SELECT sum(ino * vto) FROM extent_past"), scalar(other, "SELECT sum(ino * vto) FROM extent_past"));
+
+	/* No log, but a checkpoint: not a volume without versions. */
+	for (int64_t seq = 7; seq <= 11; seq++) {
+		char key[RECORD_KEY_BYTES];
+		record_key(key, seq);
+		sample_remove(&sample, key);
+	}
+	assert_int_equal(recover(&sample, other, &head, &error), ERR_CORRUPT);
 	buf_free(&junk);
 	db_close(db);
 	db_close(other);
