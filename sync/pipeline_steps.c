@@ -293,6 +293,8 @@ static int seal(struct pipeline *pipeline, struct cut *cut, bool partial, bool f
 	if (cut)
 		sealing_goes_on(pipeline, cut);
 	rc = seal_cut(&pipeline->env, cut, partial, force, &rescan, error);
+	if (rc == ERR_ABSENT) /* of a file or directory of ours; for the caller it means that nothing changed */
+		rc = error->code = ERR_FAILED;
 	if (rc)
 		return rc;
 	if (epoch)

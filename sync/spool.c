@@ -137,6 +137,8 @@ static int create(struct spool *spool, const char *key, struct error *error)
 
 	spool_file_name(name, key);
 	fd = openat(spool->fd, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0 && errno == ENOENT) /* not ERR_ABSENT: that is said of files of the tree */
+		return error_set(error, ERR_FAILED, ENOENT, "spool: the directory %s/spool is gone", volume_state_path(spool->volume));
 	return fd < 0 ? error_errno(error, errno, "spool file %s", name) : fd;
 }
 
