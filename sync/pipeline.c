@@ -91,6 +91,19 @@ static int64_t pause_after(struct pipeline *pipeline, int rc)
 	}
 }
 
+/* Ordinary wakes don't count: changes go on while a cut fails, and each would have it tried again at once. */
+static void pause_until(struct pipeline *pipeline, int64_t until)
+{
+	struct timespec deadline = clock_deadline(until - clock_mono_ns());
+	int rc = 0;
+
+	pthread_mutex_lock(&pipeline->lock);
+	uint64_t asked = pipeline->sync_asked;
+	while (!pipeline->finishing && pipeline->sync_asked == asked && rc != ETIMEDOUT)
+		rc = pthread_cond_timedwait(&pipeline->work, &pipeline->lock, &deadline);
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
 /* Notes the outcome of a step; waits after a failure, unless somebody asks. */
 static void settle_outcome(struct pipeline *pipeline, int rc, const struct error *error)
 {
@@ -103,7 +116,7 @@ static void settle_outcome(struct pipeline *pipeline, int rc, const struct error
 	pipeline->failures++;
 	if ((rc != ERR_ABANDONED && rc != ERR_TIMEOUT) || pipeline->failures > 5)
 		pipeline_set_error(pipeline, error);
-	wait_until(pipeline, clock_mono_ns() + pause_after(pipeline, rc));
+	pause_until(pipeline, clock_mono_ns() + pause_after(pipeline, rc));
 }
 
 /* ---------------------------------------------------------------- running */

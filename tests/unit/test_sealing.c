@@ -184,12 +184,44 @@ static void test_import_of_busy_file(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+static uint64_t abandoned(struct machine *machine)
+{
+	struct journal_counts counts;
+
+	journal_get_counts(volume_journal(machine->volume), &counts);
+	return counts.abandoned;
+}
+
+/* A cut that can't be sealed is tried again in a while, not at once because of each change. */
+static void test_failing_cut_rests(void **state)
+{
+	struct machine *machine = *state;
+
+	machine_run(machine, ": >file");
+	machine_init(machine);
+	machine->config->interval_ns = 1;
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_run(machine, "mv %s/state/docs %s/state/away", machine->base, machine->base);
+	for (int64_t i = 0; abandoned(machine) == 0; i++)
+		machine_write(machine, "file", 0, &i, sizeof(i));
+	for (int64_t i = 0; i < 5000; i++)
+		machine_write(machine, "file", 0, &i, sizeof(i));
+	assert_true(abandoned(machine) < 3);
+	assert_int_equal(machine_status(machine).state, ENGINE_DEGRADED);
+	machine_run(machine, "mv %s/state/away %s/state/docs", machine->base, machine->base);
+	MACHINE_OK(machine, machine_sync(machine)); /* who asks does not wait for it */
+	machine_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_tail_is_frozen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moves_during_import, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_import_of_busy_file, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_failing_cut_rests, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
