@@ -184,8 +184,10 @@ static int engine_open(struct volume *volume, const struct engine_options *optio
 
 static void stop_parts(struct engine *engine)
 {
-	if (engine->pipeline)
+	if (engine->pipeline) {
 		pipeline_finish(engine->pipeline);
+		pipeline_dismiss(engine->pipeline);
+	}
 	store_cancel(engine->store);
 	checkpointer_stop(engine->checkpointer);
 	upload_stop(engine->upload);

@@ -39,6 +39,8 @@ struct pipeline {
 	bool partial_head;              /* the newest version is partial, or there is none */
 	uint64_t sync_asked, sync_done; /* tickets */
 	int64_t sync_target;            /* version that the last done one waits for */
+	int waiting;                    /* threads in pipeline_sync */
+	bool dismissed;                 /* they are to go */
 	uint64_t sealings;              /* begun and ended: odd while one is going on */
 	struct pipeline_status status;
 };

@@ -51,6 +51,8 @@ static int look_up_trouble(const struct waiting *waiting, struct upload_status *
 	pthread_mutex_unlock(&pipeline->lock);
 	upload_get_status(pipeline->parts.upload, upload);
 	pthread_mutex_lock(&pipeline->lock);
+	if (pipeline->dismissed)
+		return error_set(waiting->error, ERR_TIMEOUT, 0, "not durable in time: the volume is being unmounted");
 	if (upload->fenced)
 		return error_set(waiting->error, ERR_FENCED, 0, "%s",
 				 upload->error.code == ERR_FENCED ? upload->error.message
@@ -126,6 +128,13 @@ int pipeline_sync(struct pipeline *pipeline, int64_t timeout_ns, int64_t *versio
 	int64_t target = 0;
 	int rc = 0;
 
+	pthread_mutex_lock(&pipeline->lock);
+	if (pipeline->dismissed) {
+		pthread_mutex_unlock(&pipeline->lock);
+		return error_set(error, ERR_FAILED, 0, "the volume is being unmounted");
+	}
+	pipeline->waiting++;
+	pthread_mutex_unlock(&pipeline->lock);
 	upload_kick(pipeline->parts.upload);
 	pthread_mutex_lock(&pipeline->lock);
 	while (again && !rc) {
@@ -134,6 +143,8 @@ int pipeline_sync(struct pipeline *pipeline, int64_t timeout_ns, int64_t *versio
 		if (!rc && timeout_ns)
 			rc = wait_confirmed(&waiting, target, &again);
 	}
+	pipeline->waiting--;
+	pipeline_tell(pipeline);
 	pthread_mutex_unlock(&pipeline->lock);
 	if (version)
 		*version = target;
@@ -179,6 +190,16 @@ void pipeline_finish(struct pipeline *pipeline)
 		store_cancel(pipeline->parts.store);
 	pthread_join(pipeline->thread, NULL);
 	pipeline->started = false;
+}
+
+void pipeline_dismiss(struct pipeline *pipeline)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->dismissed = true;
+	pipeline_tell(pipeline);
+	while (pipeline->waiting > 0)
+		pthread_cond_wait(&pipeline->done, &pipeline->lock);
+	pthread_mutex_unlock(&pipeline->lock);
 }
 
 /* ---------------------------------------------------------------- status */

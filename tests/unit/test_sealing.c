@@ -47,7 +47,7 @@ static void read_version(struct machine *machine, int64_t seq, const char *path,
 struct syncing {
 	struct machine *machine;
 	pthread_t thread;
-	int64_t version;
+	int64_t timeout_ns, version;
 	struct error error;
 	int rc;
 };
@@ -56,13 +56,13 @@ static void *sync_run(void *context)
 {
 	struct syncing *syncing = context;
 
-	syncing->rc = sync_engine()->sync(syncing->machine->engine, 60 * NS_PER_S, &syncing->version, &syncing->error);
+	syncing->rc = sync_engine()->sync(syncing->machine->engine, syncing->timeout_ns, &syncing->version, &syncing->error);
 	return NULL;
 }
 
 static void sync_begin(struct machine *machine, struct syncing *syncing)
 {
-	*syncing = (struct syncing){.machine = machine};
+	*syncing = (struct syncing){.machine = machine, .timeout_ns = 60 * NS_PER_S};
 	assert_int_equal(pthread_create(&syncing->thread, NULL, sync_run, syncing), 0);
 }
 
@@ -215,6 +215,29 @@ static void test_failing_cut_rests(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* Who waits for the remote for ever does not keep the volume mounted, nor meets what is no more. */
+static void test_unmount_ends_waiting(void **state)
+{
+	struct machine *machine = *state;
+	struct syncing syncing = {.machine = machine, .timeout_ns = -1};
+
+	machine_run(machine, ": >file");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
+	machine_write(machine, "file", 0, "x", 1);
+	assert_int_equal(pthread_create(&syncing.thread, NULL, sync_run, &syncing), 0);
+	while (machine_status(machine).head < 2)
+		sched_yield();
+	assert_int_equal(sync_engine()->stop(machine->engine, 0, &machine->error), ERR_TIMEOUT);
+	pthread_join(syncing.thread, NULL);
+	assert_int_equal(syncing.rc, ERR_TIMEOUT);
+	assert_non_null(strstr(syncing.error.message, "unmounted"));
+	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
+	machine_unmount(machine, 0, true);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -222,6 +245,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_moves_during_import, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_import_of_busy_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failing_cut_rests, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unmount_ends_waiting, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
