@@ -78,6 +78,17 @@ static int64_t time_of(struct upload *upload, const char *key)
 	return seconds > 0 ? seconds : clock_wall_ns() / NS_PER_S;
 }
 
+/* A store without conditional PUT, which the user has said is his alone: what is there decides. */
+static int put_unconditional(struct upload *upload, const struct spool_row *row, const struct store_body *body, int64_t *server_ns,
+			     struct error *error)
+{
+	int rc = contact_compare(upload->store, row->object, (uint64_t)row->size, row->hash, NULL, error);
+
+	if (rc == 0)
+		return ERR_EXISTS;
+	return rc == ERR_ABSENT ? store_put(upload->store, row->object, body, server_ns, error) : rc;
+}
+
 /* PUT log/N. *server_s: when it got there. ERR_FENCED: other bytes are there. */
 static int put_record(struct upload *upload, const struct spool_row *row, int64_t *server_s, struct error *error)
 {
@@ -88,6 +99,8 @@ static int put_record(struct upload *upload, const struct spool_row *row, int64_
 	if (rc)
 		return rc;
 	rc = store_put_new(upload->store, row->object, &body, &server_ns, error);
+	if (rc == ERR_UNSUPPORTED && volume_config(upload->volume)->unsafe_single_writer)
+		rc = put_unconditional(upload, row, &body, &server_ns, error);
 	close(body.fd);
 	FAILPOINT("upload/after-log");
 	*server_s = server_ns / NS_PER_S;

@@ -4,10 +4,12 @@
 #include "log.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define BLOCK_BYTES (64u << 10)
+#define LARGE_INODES 1000 /* of so many, what they took is given back to the system */
 
 struct seal_block {
 	struct seal_block *next;
@@ -77,7 +79,10 @@ void sealing_free(struct sealing *sealing)
 	free(sealing->work);
 	free(sealing->chunks.slots);
 	pthread_mutex_destroy(&sealing->lock);
+	bool large = sealing->ino_count > LARGE_INODES;
 	free(sealing);
+	if (large)
+		malloc_trim(0);
 }
 
 static int load(struct seal_env *env, struct db_conn *conn)
