@@ -55,6 +55,8 @@ static void set_phase(struct pipeline *pipeline, enum pipeline_phase phase)
 {
 	pthread_mutex_lock(&pipeline->lock);
 	pipeline->status.phase = phase;
+	if (phase == PIPELINE_CHECKING || phase == PIPELINE_SCANNING)
+		pipeline->scan_complete = false;
 	pipeline_tell(pipeline);
 	pthread_mutex_unlock(&pipeline->lock);
 }

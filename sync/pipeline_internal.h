@@ -35,7 +35,7 @@ struct pipeline {
 	pthread_cond_t done;  /* to those who wait for it */
 	bool woken, finishing, cancelled; /* cancelled: the store is not asked any more */
 	uint64_t changes;               /* counts what those who wait may want to see */
-	bool scan_complete;             /* a rescan of this mount has ended well */
+	bool scan_complete;             /* the newest rescan of this mount has ended well */
 	bool partial_head;              /* the newest version is partial, or there is none */
 	uint64_t sync_asked, sync_done; /* tickets */
 	int64_t sync_target;            /* version that the last done one waits for */

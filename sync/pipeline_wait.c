@@ -154,14 +154,19 @@ int pipeline_sync(struct pipeline *pipeline, int64_t timeout_ns, int64_t *versio
 int pipeline_drain(struct pipeline *pipeline, int64_t drain_ns, struct error *error)
 {
 	struct waiting waiting = {.pipeline = pipeline, .error = error, .deadline = clock_deadline(drain_ns)};
+	struct pipeline_status status;
 	struct upload_status upload;
 	int rc = 0;
 
+	/* Is everything in a version? Not if the last cut was impossible, or the tree was not looked through. */
+	pipeline_get_status(pipeline, &status);
 	upload_kick(pipeline->parts.upload);
 	pthread_mutex_lock(&pipeline->lock);
 	for (;;) {
 		uint64_t seen = pipeline->changes;
 		rc = look_up_trouble(&waiting, &upload);
+		if (!rc && upload.confirmed >= pipeline->status.head && !status.clean)
+			rc = timed_out(&waiting, &upload);
 		if (rc || upload.confirmed >= pipeline->status.head)
 			break;
 		if (upload.failures >= DRAIN_FAILURES || upload.trouble == UPLOAD_REFUSED || drain_ns <= 0 ||

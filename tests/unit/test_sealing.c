@@ -238,6 +238,21 @@ static void test_unmount_ends_waiting(void **state)
 	machine_unmount(machine, 0, true);
 }
 
+/* All versions are in the remote, but not everything is in a version. */
+static void test_unmount_before_scanned(void **state)
+{
+	struct machine *machine = *state;
+
+	machine_run(machine, "for i in $(seq 3000); do : >f$i; done");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	assert_int_equal(machine_unmount(machine, NS_PER_S, true), ERR_TIMEOUT);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -246,6 +261,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_import_of_busy_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failing_cut_rests, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unmount_ends_waiting, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unmount_before_scanned, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
