@@ -52,7 +52,7 @@ int commit_pack(struct upload *upload, struct spool_object *pack, struct error *
 	pthread_mutex_lock(&upload->lock);
 	bool registered = pack->registered;
 	if (!registered)
-		pack->row.state = SPOOL_DONE; /* its row will say so */
+		upload_pack_done(upload, pack); /* its row will say so */
 	pthread_mutex_unlock(&upload->lock);
 	/* Not synchronous: lost in a power cut, the pack is sent again; and the row `attempted` that relies on it is synchronous, and later in the same log. */
 	if (registered)

@@ -171,9 +171,7 @@ static void upload_pack(struct upload *upload, struct spool_object *pack)
 	rc = commit_pack(upload, pack, &error);
 	pthread_mutex_lock(&upload->lock);
 	if (!rc) {
-		pack->row.state = SPOOL_DONE;
-		if (!pack->dropped)
-			spool_count_done(upload->spool, (uint64_t)pack->row.size);
+		upload_pack_done(upload, pack);
 		upload_queue_remove(&upload->packs, pack);
 	}
 	if (!pack->dropped)

@@ -39,6 +39,8 @@ void upload_queue_add(struct upload_queue *queue, struct spool_object *object);
 void upload_queue_remove(struct upload_queue *queue, struct spool_object *object);
 void upload_queue_clear(struct upload *upload, struct upload_queue *queue);
 void upload_unref(struct spool_object *object);
+/* It is acknowledged: state and counters. */
+void upload_pack_done(struct upload *upload, struct spool_object *pack);
 
 /* --- commit.c */
 /* Commit 7. */

@@ -56,6 +56,15 @@ void upload_queue_clear(struct upload *upload, struct upload_queue *queue)
 
 /* ---------------------------------------------------------------- objects */
 
+/* Once: what is dropped is counted by who drops it, by the state that it has then. */
+void upload_pack_done(struct upload *upload, struct spool_object *pack)
+{
+	if (pack->dropped || pack->row.state == SPOOL_DONE)
+		return;
+	pack->row.state = SPOOL_DONE;
+	spool_count_done(upload->spool, (uint64_t)pack->row.size);
+}
+
 struct loading {
 	struct upload *upload;
 	struct db_conn *conn;
