@@ -29,6 +29,8 @@ struct spool {
 	_Atomic int64_t done;     /* bytes kept as cache, rounded as they lie on disk; at least so many */
 };
 
+static int64_t on_disk(int64_t bytes) { return (bytes + 4095) & ~INT64_C(4095); }
+
 /* ---------------------------------------------------------------- open */
 
 /* The object key of a file's name, or false: not ours to judge. */
@@ -111,6 +113,49 @@ int spool_open(struct volume *volume, struct spool **out, struct error *error)
 
 void spool_free(struct spool *spool) { free(spool); }
 
+/* ---------------------------------------------------------------- the cache */
+
+/* Rows first: a file without a row is garbage, a row without a file would be damage. How many went, or enum err. */
+static int evict_some(struct spool *spool, uint64_t limit, struct error *error)
+{
+	struct spool_row *rows = calloc(EVICT_AT_ONCE, sizeof(*rows));
+	struct db_conn *conn;
+	int64_t freed = 0;
+	int rc = rows ? db_begin(volume_db(spool->volume), false, &conn, error) : error_errno(error, ENOMEM, "spool");
+	int count = 0, gone = 0;
+
+	if (rc)
+		goto out;
+	count = spool_rows_oldest_done(conn, db_meta_int(conn, "confirmed", 0), rows, EVICT_AT_ONCE);
+	if (count < 0)
+		rc = error_set(error, count, 0, "spool: can't read its table");
+	while (!rc && gone < count && atomic_load(&spool->done) - freed > (int64_t)limit) {
+		rc = spool_row_delete(conn, rows[gone].object, error);
+		freed += on_disk(rows[gone++].size);
+	}
+	if (rc)
+		db_rollback(volume_db(spool->volume));
+	else
+		rc = db_commit(volume_db(spool->volume), error);
+	FAILPOINT("spool/evict-rows");
+	for (int i = 0; i < gone && !rc; i++)
+		spool_unlink(spool, rows[i].object);
+	if (!rc)
+		atomic_fetch_sub(&spool->done, freed);
+out:
+	free(rows);
+	return rc ? rc : gone;
+}
+
+/* I13. What is in the remote already goes first. */
+static bool has_space(struct spool *spool, uint64_t bytes)
+{
+	while (backing_free_above_reserve(spool->fd) < bytes)
+		if (atomic_load(&spool->done) <= 0 || evict_some(spool, 0, NULL) <= 0)
+			return false;
+	return true;
+}
+
 /* ---------------------------------------------------------------- writing */
 
 static struct spool_object *object_new(enum spool_kind kind, int64_t seq, const char *key, uint64_t size,
@@ -148,7 +193,7 @@ int spool_write(struct spool *spool, enum spool_kind kind, int64_t seq, const ch
 	int fd, rc = 0;
 
 	*out = NULL;
-	if (backing_free_above_reserve(spool->fd) < bytes->length) /* I13 */
+	if (!has_space(spool, bytes->length))
 		return error_set(error, ERR_NOSPACE, ENOSPC, "spool: the disk of the state directory is nearly full; free some space");
 	fd = create(spool, key, error);
 	if (fd < 0)
@@ -207,6 +252,8 @@ void spool_discard(struct spool *spool, const struct spool_object *object)
 	spool_unlink(spool, object->row.object);
 	if (object->row.state != SPOOL_DONE)
 		spool_count_gone(spool, (uint64_t)object->row.size);
+	else
+		atomic_fetch_sub(&spool->done, on_disk(object->row.size));
 }
 
 /* ---------------------------------------------------------------- reading */
@@ -276,7 +323,7 @@ bool spool_has_room(struct spool *spool, struct error *error)
 			  (unsigned long long)(atomic_load(&spool->pending) >> 20));
 		return false;
 	}
-	if (backing_free_above_reserve(volume_state_fd(spool->volume)) == 0) {
+	if (!has_space(spool, 1)) {
 		error_set(error, ERR_NOSPACE, ENOSPC, "the disk of the state directory is nearly full; versions wait until there is space");
 		return false;
 	}
@@ -290,48 +337,15 @@ void spool_count_gone(struct spool *spool, uint64_t bytes) { atomic_fetch_sub(&s
 void spool_count_done(struct spool *spool, uint64_t bytes)
 {
 	spool_count_gone(spool, bytes);
-	atomic_fetch_add(&spool->done, (int64_t)((bytes + 4095) & ~UINT64_C(4095)));
+	atomic_fetch_add(&spool->done, on_disk((int64_t)bytes));
 }
 
-/* Rows first: a file without a row is garbage, a row without a file would be damage. */
-static int evict_some(struct spool *spool, int64_t confirmed, struct error *error)
+int spool_evict(struct spool *spool, struct error *error)
 {
-	struct spool_row *rows = calloc(EVICT_AT_ONCE, sizeof(*rows));
-	struct db_conn *conn;
-	int64_t freed = 0;
-	int rc = rows ? db_begin(volume_db(spool->volume), false, &conn, error) : error_errno(error, ENOMEM, "spool");
-	int count = 0, gone = 0;
+	int gone = 1;
 
-	if (rc)
-		goto out;
-	count = spool_rows_oldest_done(conn, confirmed, rows, EVICT_AT_ONCE);
-	if (count < 0)
-		rc = error_set(error, count, 0, "spool: can't read its table");
-	while (!rc && gone < count && atomic_load(&spool->done) - freed > (int64_t)spool->cache_limit) {
-		rc = spool_row_delete(conn, rows[gone].object, error);
-		freed += (rows[gone++].size + 4095) & ~INT64_C(4095);
-	}
-	if (rc)
-		db_rollback(volume_db(spool->volume));
-	else
-		rc = db_commit(volume_db(spool->volume), error);
-	FAILPOINT("spool/evict-rows");
-	for (int i = 0; i < gone && !rc; i++)
-		spool_unlink(spool, rows[i].object);
-	if (!rc && gone)
-		atomic_fetch_sub(&spool->done, freed);
-	else if (!rc) /* what the counter counts is not there */
-		atomic_store(&spool->done, 0);
-out:
-	free(rows);
-	return rc;
-}
-
-int spool_evict(struct spool *spool, int64_t confirmed, struct error *error)
-{
-	int rc = 0;
-
-	while (!rc && atomic_load(&spool->done) > (int64_t)spool->cache_limit)
-		rc = evict_some(spool, confirmed, error);
-	return rc;
+	/* The rest may be of versions that are not confirmed yet. */
+	while (gone > 0 && atomic_load(&spool->done) > (int64_t)spool->cache_limit)
+		gone = evict_some(spool, spool->cache_limit, error);
+	return gone < 0 ? gone : 0;
 }

@@ -61,7 +61,7 @@ bool spool_has_room(struct spool *spool, struct error *error);
 void spool_count_pending(struct spool *spool, uint64_t bytes);
 void spool_count_done(struct spool *spool, uint64_t bytes);
 void spool_count_gone(struct spool *spool, uint64_t bytes);
-/* Deletes the oldest objects of versions up to `confirmed` until the cache is below its limit. */
-int spool_evict(struct spool *spool, int64_t confirmed, struct error *error);
+/* Deletes the oldest objects of confirmed versions until the cache is below its limit. (When the disk is nearly full all of them go, before anything else fails for want of space.) */
+int spool_evict(struct spool *spool, struct error *error);
 
 #endif

@@ -239,10 +239,9 @@ static void upload_record(struct upload *upload, struct spool_object *record)
 	if (!rc)
 		confirmed(upload, record);
 	settle(upload, record, rc, &error);
-	int64_t seq = upload->status.confirmed;
 	if (!rc) {
 		pthread_mutex_unlock(&upload->lock);
-		if (spool_evict(upload->spool, seq, &ignored))
+		if (spool_evict(upload->spool, &ignored))
 			log_warn("%s; the spool is tidied later", ignored.message);
 		pthread_mutex_lock(&upload->lock);
 	}

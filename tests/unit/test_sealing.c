@@ -253,6 +253,32 @@ static void test_unmount_before_scanned(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* What is sent ahead of its record counts as cache when that is confirmed, not before, and not never. */
+static void test_cache_is_bounded(void **state)
+{
+	struct machine *machine = *state;
+	char *block = malloc(600000);
+	int64_t version;
+
+	machine_run(machine, ": >file");
+	machine_init(machine);
+	machine->config->cache_limit_bytes = 500000;
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
+	for (int round = 0; round < 6; round++) {
+		for (int i = 0; i < 600000; i++)
+			block[i] = (char)rand();
+		machine_write(machine, "file", 0, block, 600000);
+		MACHINE_OK(machine, sync_engine()->sync(machine->engine, 0, &version, &machine->error));
+	}
+	free(block);
+	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
+	MACHINE_OK(machine, machine_sync(machine));
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_run(machine, "test $(du -sk %s/state/docs/spool | cut -f 1) -lt 1000", machine->base);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -262,6 +288,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_failing_cut_rests, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unmount_ends_waiting, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unmount_before_scanned, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_cache_is_bounded, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
