@@ -21,15 +21,18 @@
 struct source { /* an open file, not frozen */
 	int fd;
 	struct stat before;
+	bool failed; /* its bytes could not be read */
 };
 
 static int read_live(void *context, void *data, size_t length, int64_t offset, struct error *error)
 {
-	const struct source *source = context;
+	struct source *source = context;
 	ssize_t got = io_pread(source->fd, data, length, offset);
 
-	if (got < 0)
+	if (got < 0) {
+		source->failed = true;
 		return error_errno(error, errno, "reading a file of the tree");
+	}
 	memset((uint8_t *)data + got, 0, length - (size_t)got); /* shrunk: source_finish sees it */
 	return 0;
 }
@@ -83,6 +86,8 @@ static int seal_open_inode(struct seal_worker *worker, struct seal_ino *ino, int
 		ino->deferred = true;
 		return 0;
 	}
+	if (rc && source.failed)
+		return seal_put_off_unreadable(worker, ino, error);
 	if (!rc)
 		rc = seal_inode_row(worker, ino, attrs, !any, error); /* other rows of an inode never change without this one */
 	if (rc)
@@ -104,8 +109,12 @@ static int capture(struct seal_worker *worker, struct seal_ino *ino, struct erro
 		ino->vanished = true;
 		return 0;
 	}
+	if (fd == -EACCES || fd == -EPERM || fd == -EIO) {
+		error_errno(error, -fd, "opening a file of the tree");
+		return seal_put_off_unreadable(worker, ino, error);
+	}
 	if (fd < 0)
-		return error_errno(error, -fd, "opening a file of the tree (inode %lld)", (long long)ino->ino);
+		return error_errno(error, -fd, "opening a file of the tree");
 	rc = backing_attrs(backing, fd, &attrs);
 	if (rc) {
 		rc = error_errno(error, -rc, "attributes of a file of the tree");

@@ -16,6 +16,7 @@
 #define ABANDONED_MIN_NS (NS_PER_S / 4)
 #define ABANDONED_MAX_NS (5 * NS_PER_S)
 #define LAST_CUT_TRIES 3
+#define UNREADABLE_NS (60 * NS_PER_S)
 
 /* What the thread sees of the world, once a turn. */
 struct view {
@@ -112,7 +113,7 @@ static void settle_outcome(struct pipeline *pipeline, int rc, const struct error
 	if (!rc) {
 		pipeline->failures = 0;
 		if (!pipeline->status.held) /* its message stands; only this thread sets it */
-			pipeline_set_error(pipeline, NULL);
+			pipeline_set_error(pipeline, pipeline->env.unreadable.code ? &pipeline->env.unreadable : NULL);
 		return;
 	}
 	pipeline->failures++;
@@ -123,12 +124,14 @@ static void settle_outcome(struct pipeline *pipeline, int rc, const struct error
 
 /* ---------------------------------------------------------------- running */
 
-static void tell_done(struct pipeline *pipeline, uint64_t ticket)
+/* failure NULL: there is a whole version. */
+static void tell_done(struct pipeline *pipeline, uint64_t ticket, const struct error *failure)
 {
 	pthread_mutex_lock(&pipeline->lock);
 	if (ticket > pipeline->sync_done) {
 		pipeline->sync_done = ticket;
 		pipeline->sync_target = pipeline->env.head;
+		pipeline->sync_error = failure ? *failure : (struct error){0};
 	}
 	pipeline_tell(pipeline);
 	pthread_mutex_unlock(&pipeline->lock);
@@ -148,6 +151,11 @@ static bool has_room(struct pipeline *pipeline)
 	return room;
 }
 
+static bool is_import_due(const struct pipeline *pipeline, const struct view *view)
+{
+	return pipeline->env.backlog && (view->asked || view->now >= pipeline->import_at);
+}
+
 static int import_step(struct pipeline *pipeline, const struct view *view, struct error *error)
 {
 	int64_t interval = volume_config(pipeline->parts.volume)->interval_ns;
@@ -159,7 +167,24 @@ static int import_step(struct pipeline *pipeline, const struct view *view, struc
 		if (rc && rc != ERR_ABSENT)
 			return rc;
 	}
+	if (!is_import_due(pipeline, view))
+		return 0;
 	return pipeline_import(pipeline, error);
+}
+
+/* Files that can't be read don't become readable by being tried again at once: a minute between rounds; and who waits for a whole version is told. */
+static void heed_unreadable(struct pipeline *pipeline, const struct view *view)
+{
+	bool news = pipeline->env.unreadable_count != pipeline->unreadable_seen;
+	bool round_over = pipeline->import.after_name == 0 && pipeline->import.after_inode == 0;
+
+	if (!pipeline->env.unreadable.code || !pipeline->env.backlog || !round_over)
+		return;
+	if (news || view->asked) {
+		pipeline->unreadable_seen = pipeline->env.unreadable_count;
+		pipeline->import_at = clock_mono_ns() + UNREADABLE_NS;
+	}
+	tell_done(pipeline, view->ticket, &pipeline->env.unreadable);
 }
 
 static bool is_version_due(const struct pipeline *pipeline)
@@ -176,7 +201,7 @@ static int cut_step(struct pipeline *pipeline, const struct view *view, struct e
 		rc = 0;
 	}
 	if (!rc && !pipeline->env.backlog && !pipeline->env.head_partial)
-		tell_done(pipeline, view->ticket);
+		tell_done(pipeline, view->ticket, NULL);
 	return rc;
 }
 
@@ -232,11 +257,13 @@ static bool run_step(struct pipeline *pipeline, const struct view *view)
 	}
 	if (settle_at <= view->now && (rc = pipeline_settle(pipeline, &error)))
 		pipeline_set_error(pipeline, &error);
-	bool work = pipeline->env.backlog || cut_at <= view->now || is_version_due(pipeline) || view->asked;
+	bool work = is_import_due(pipeline, view) || cut_at <= view->now || view->asked ||
+		    (!pipeline->env.backlog && is_version_due(pipeline));
 	if (view->finishing && (pipeline->env.backlog || pipeline->last_tries++ >= LAST_CUT_TRIES))
 		return true;
 	if (!work && !view->finishing) {
-		wait_until(pipeline, min_time(cut_at, min_time(settle_at, pipeline->rescan_at ? pipeline->rescan_at : NEVER)));
+		int64_t later = min_time(settle_at, pipeline->rescan_at ? pipeline->rescan_at : NEVER);
+		wait_until(pipeline, min_time(cut_at, pipeline->env.backlog ? min_time(later, pipeline->import_at) : later));
 		return false;
 	}
 	if (!has_room(pipeline)) {
@@ -250,6 +277,8 @@ static bool run_step(struct pipeline *pipeline, const struct view *view)
 		return true;
 	}
 	settle_outcome(pipeline, rc, &error);
+	if (!rc)
+		heed_unreadable(pipeline, view);
 	return view->finishing && !rc;
 }
 

@@ -22,6 +22,8 @@ struct pipeline {
 	bool now;                /* what is dirty came from the rescan: cut without waiting for the interval */
 	int64_t spooled_epoch, settled_epoch; /* of the journal: in a spooled version; settled up to */
 	int64_t settle_at, rescan_at;         /* monotonic; rescan_at 0: not wanted */
+	int64_t import_at;                    /* monotonic: not before, because files could not be read */
+	uint64_t unreadable_seen;             /* env's count when the last step began */
 	uint64_t failures;
 	int last_tries;          /* of the last cut */
 	int64_t poked;           /* confirmed version that the checkpointer was told of */
@@ -39,6 +41,7 @@ struct pipeline {
 	bool partial_head;              /* the newest version is partial, or there is none */
 	uint64_t sync_asked, sync_done; /* tickets */
 	int64_t sync_target;            /* version that the last done one waits for */
+	struct error sync_error;        /* why there was none; code 0: there was */
 	int waiting;                    /* threads in pipeline_sync */
 	bool dismissed;                 /* they are to go */
 	uint64_t sealings;              /* begun and ended: odd while one is going on */

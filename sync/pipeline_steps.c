@@ -308,7 +308,8 @@ static int seal(struct pipeline *pipeline, struct cut *cut, bool partial, bool f
 int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
 {
 	struct journal *journal = volume_journal(pipeline->parts.volume);
-	bool due = pipeline->force || pipeline->env.head == 0 || pipeline->env.head_partial, importing = pipeline->env.backlog;
+	bool force = pipeline->force || pipeline->env.head == 0, due = force || pipeline->env.head_partial;
+	bool importing = pipeline->env.backlog;
 	struct cut *cut = NULL;
 	int rc = pipeline->env.head == 0 && !partial ? note_root(pipeline) : 0;
 
@@ -322,7 +323,7 @@ int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
 	else if (rc && rc != ERR_ABSENT)
 		error_set(error, rc, 0, "can't take a cut: %s", error_word(rc));
 	else if (!rc || (due && !partial))
-		rc = seal(pipeline, cut, partial, due && !partial, error);
+		rc = seal(pipeline, cut, partial, force && !partial, error);
 	sealing_ends(pipeline);
 	if (!rc && pipeline->env.backlog) { /* something was put off, or has been all the time */
 		uint64_t inodes, bytes, names;

@@ -94,6 +94,9 @@ static int wait_cut(const struct waiting *waiting, int64_t *target)
 			return rc;
 	}
 	*target = pipeline->sync_target;
+	if (pipeline->sync_error.code)
+		return error_set(waiting->error, pipeline->sync_error.code, pipeline->sync_error.sys_errno, "%s",
+				 pipeline->sync_error.message);
 	if (waiting->error)
 		waiting->error->code = 0; /* what came after the cut is for who waits for more */
 	return 0;

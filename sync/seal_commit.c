@@ -6,6 +6,7 @@
 #include "log.h"
 #include "recover.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -233,16 +234,84 @@ static bool any_put_off(const struct sealing *sealing)
 	return false;
 }
 
+struct parent {
+	int64_t dir;
+	char name[256];
+};
+
+static int first_name(void *context, int64_t dir, const void *name, size_t length)
+{
+	struct parent *parent = context;
+
+	parent->dir = dir;
+	snprintf(parent->name, sizeof(parent->name), "%.*s", (int)length, (const char *)name);
+	return 1;
+}
+
+/* By the names of the newest version; what doesn't fit, at the front, is left out. `out` has at least a byte. */
+static void live_path(struct db_conn *conn, int64_t ino, char *out, size_t room)
+{
+	struct parent parent;
+	size_t used = 0;
+
+	out[0] = '\0';
+	while (ino != CATALOGUE_ROOT_INO && catalogue_names_of(conn, CATALOGUE_LIVE, ino, first_name, &parent) == 1) {
+		size_t length = strlen(parent.name), slash = used ? 1 : 0;
+		if (used + slash + length + 1 > room)
+			break;
+		memmove(out + length + slash, out, used + 1);
+		memcpy(out, parent.name, length);
+		if (slash)
+			out[length] = '/';
+		used += length + slash;
+		ino = parent.dir;
+	}
+}
+
+/* Below the root, by the names of this version or of the newest one; as much as fits. */
+static void path_of(struct sealing *sealing, const struct seal_ino *ino, char *out, size_t room)
+{
+	struct db_conn *conn = seal_reader_conn(&sealing->reader, NULL);
+	const struct seal_name *name = NULL;
+	char path[512];
+
+	for (size_t i = 0; i < sealing->name_count && !name; i++)
+		if (sealing->names[i].child == ino)
+			name = &sealing->names[i];
+	path[0] = '\0';
+	if (conn)
+		live_path(conn, name ? name->dir->ino : ino->ino, path, sizeof(path));
+	snprintf(out, room, "%s%s%s", path, name && *path ? "/" : "", name ? name->name : "");
+}
+
+/* What can't be read is said; what can be goes on. */
+static void note_unreadable(struct sealing *sealing)
+{
+	struct seal_env *env = sealing->env;
+	char path[800];
+
+	if (!sealing->unreadable) {
+		if (!sealing->partial)
+			env->unreadable.code = 0;
+		return;
+	}
+	path_of(sealing, sealing->unreadable, path, sizeof(path));
+	error_set(&env->unreadable, ERR_DENIED, sealing->unreadable_why.sys_errno,
+		  "%.300s: can't be read (%s); the rest goes on, but no version is whole until it can be, or is removed", path,
+		  sealing->unreadable_why.sys_errno ? strerror(sealing->unreadable_why.sys_errno) : "no reason given");
+	env->unreadable_count++;
+}
+
 int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct error *error)
 {
 	struct commit commit = {.sealing = sealing, .error = error};
 	const struct buf *inline_pack = NULL;
 	int64_t old_time_s = sealing->env->head_time_s;
-	bool version = force || atomic_load(&sealing->changes) > 0;
 	int rc = 0;
 
 	*committed = false;
 	count_files(&commit);
+	bool version = force || atomic_load(&sealing->changes) > 0 || (sealing->env->head_partial && !sealing->partial);
 	if (version) {
 		rc = add_version(&commit);
 		if (!rc)
@@ -260,6 +329,7 @@ int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct 
 		return rc;
 	}
 	sealing->env->backlog |= any_put_off(sealing);
+	note_unreadable(sealing);
 	if (version)
 		advance(&commit);
 	if (sealing->cut)

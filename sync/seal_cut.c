@@ -10,22 +10,40 @@
 
 /* ---------------------------------------------------------------- one inode: a sealer's work */
 
-static int read_frozen(void *context, void *data, size_t length, int64_t offset, struct error *error)
+struct source { /* a file of the cut */
+	struct frozen *frozen;
+	bool failed; /* the tree's disk did not give its bytes */
+};
+
+static int heed(struct source *source, int rc)
 {
-	return frozen_read(context, data, length, offset, error);
+	source->failed |= rc == ERR_DENIED || rc == ERR_FAILED;
+	return rc;
 }
 
-static int64_t next_frozen(void *context, int64_t offset, int64_t end) { return frozen_next_data(context, offset, end); }
+static int read_frozen(void *context, void *data, size_t length, int64_t offset, struct error *error)
+{
+	struct source *source = context;
+
+	return heed(source, frozen_read(source->frozen, data, length, offset, error));
+}
+
+static int64_t next_frozen(void *context, int64_t offset, int64_t end)
+{
+	return frozen_next_data(((struct source *)context)->frozen, offset, end);
+}
 
 static int read_unchanged(void *context, void *data, size_t length, int64_t offset, struct error *error)
 {
-	return frozen_read_unchanged(context, data, length, offset, error);
+	struct source *source = context;
+
+	return heed(source, frozen_read_unchanged(source->frozen, data, length, offset, error));
 }
 
 /* A file without a base: changed ranges as of the cut, the rest if it is unchanged since. */
 static int read_either(void *context, void *data, size_t length, int64_t offset, struct error *error)
 {
-	const struct extent_map *changed = frozen_extents(context);
+	const struct extent_map *changed = frozen_extents(((struct source *)context)->frozen);
 	int64_t at = offset, end = offset + (int64_t)length;
 	uint8_t *out = data;
 	int rc = 0;
@@ -38,9 +56,9 @@ static int read_either(void *context, void *data, size_t length, int64_t offset,
 		if (stop > end)
 			stop = end;
 		if (inside)
-			rc = frozen_read(context, out + (at - offset), (size_t)(stop - at), at, error);
+			rc = read_frozen(context, out + (at - offset), (size_t)(stop - at), at, error);
 		else
-			rc = frozen_read_unchanged(context, out + (at - offset), (size_t)(stop - at), at, error);
+			rc = read_unchanged(context, out + (at - offset), (size_t)(stop - at), at, error);
 		at = stop;
 	}
 	return rc;
@@ -52,31 +70,37 @@ static int64_t no_holes(void *context, int64_t offset, int64_t end)
 	return offset;
 }
 
+/* A file that no version holds, of which only parts are of the cut. */
+static int seal_whole_now(struct seal_worker *worker, struct seal_ino *ino, struct seal_content *content, bool *any, struct error *error)
+{
+	if (content->size > TRY_BYTES) {
+		ino->deferred = true;
+		return 0;
+	}
+	content->read = read_either;
+	content->next_data = no_holes;
+	int rc = seal_file(worker, ino->ino, content, NULL, any, error);
+	ino->whole = !rc;
+	ino->deferred = rc == ERR_BUSY; /* its rows were not made yet: they come after the last byte */
+	return rc == ERR_BUSY ? 0 : rc;
+}
+
 static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const struct attrs *attrs, bool *any, struct error *error)
 {
+	struct source source = {.frozen = ino->frozen};
 	struct seal_content content = {.read = read_frozen, .next_data = next_frozen, .read_unchanged = read_unchanged,
-				       .context = ino->frozen, .size = attrs->st.st_size};
+				       .context = &source, .size = attrs->st.st_size};
 	int rc;
 
 	if (frozen_whole(ino->frozen)) {
 		ino->whole = true;
-		return seal_file(worker, ino->ino, &content, NULL, any, error);
+		rc = seal_file(worker, ino->ino, &content, NULL, any, error);
+	} else if (ino->captured) {
+		rc = seal_file(worker, ino->ino, &content, frozen_extents(ino->frozen), any, error);
+	} else {
+		rc = seal_whole_now(worker, ino, &content, any, error);
 	}
-	if (ino->captured)
-		return seal_file(worker, ino->ino, &content, frozen_extents(ino->frozen), any, error);
-	if (content.size > TRY_BYTES) {
-		ino->deferred = true;
-		return 0;
-	}
-	content.read = read_either;
-	content.next_data = no_holes;
-	rc = seal_file(worker, ino->ino, &content, NULL, any, error);
-	ino->whole = !rc;
-	if (rc == ERR_BUSY) { /* its rows were not made yet: they come after the last byte */
-		ino->deferred = true;
-		rc = 0;
-	}
-	return rc;
+	return source.failed && (rc == ERR_DENIED || rc == ERR_FAILED) ? seal_put_off_unreadable(worker, ino, error) : rc;
 }
 
 static int capture(struct seal_worker *worker, struct seal_ino *ino, struct error *error)

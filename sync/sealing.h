@@ -44,6 +44,8 @@ struct seal_env {
 	uint8_t head_hash[SHA256_BYTES];
 	int64_t next_ino, next_chunk, next_pack;
 	bool backlog;                      /* there may be rows in it */
+	struct error unreadable;           /* a file of the tree that could not be read, and is put off; code 0: none since the last whole version */
+	uint64_t unreadable_count;         /* versions that had to put such off */
 };
 /* Head and numbers from the database: at start and after a rollback. */
 int seal_env_load(struct seal_env *env, struct error *error);
@@ -127,6 +129,8 @@ struct sealing {
 	_Atomic uint64_t sealed_bytes; /* of packs */
 	pthread_mutex_t lock; /* a leaf: chunks, objects, env's numbers, worker_count */
 	int worker_count;
+	const struct seal_ino *unreadable; /* the first file that could not be read */
+	struct error unreadable_why;
 	struct seal_chunks chunks;
 	struct spool_object *objects;
 };
@@ -161,6 +165,8 @@ int seal_run(struct sealing *sealing, struct error *error);
 int seal_chunk(struct seal_worker *worker, const void *data, uint32_t length, int64_t *num, struct error *error);
 /* Finishes what is left of the packs: the small last one stays to be inlined (*pack), the others are spooled. */
 int seal_finish_packs(struct sealing *sealing, const struct buf **inline_pack, struct error *error);
+/* The tree's disk refused to give the file's bytes: it is put off, and what can be read goes on. Returns 0. */
+int seal_put_off_unreadable(struct seal_worker *worker, struct seal_ino *ino, const struct error *why);
 /* Nobody wants the result any more (engine stops, cut abandoned). */
 bool seal_cancelled(const struct sealing *sealing);
 
@@ -191,7 +197,7 @@ void seal_captured(struct seal_worker *worker, struct seal_ino *ino, const struc
 int seal_inode_end(struct sealing *sealing, struct seal_ino *ino, struct error *error);
 
 /* --- seal_commit.c */
-/* Everything from the finished delta to the hand-over; the cut, if any, is committed and forgotten. force: also when nothing changed. *committed: a version was made (else only what is known of
+/* Everything from the finished delta to the hand-over; the cut, if any, is committed and forgotten. A version comes of it when something changed, when it makes a partial head whole, or by force. *committed: a version was made (else only what is known of
  * this machine was brought up to date). After an error sealing_free gives back what there is; the caller abandons the cut. */
 int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct error *error);
 

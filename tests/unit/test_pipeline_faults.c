@@ -5,9 +5,11 @@
 #include "sync.h"
 
 #include <cmocka.h>
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int setup(void **state)
@@ -238,6 +240,54 @@ static void test_rolled_back_remote(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* In a child that is nobody: what goes wrong there is an exit status. */
+#define EXPECT(condition)                                                                                              \
+	do {                                                                                                           \
+		if (!(condition))                                                                                      \
+			_exit(fprintf(stderr, "line %d: %s: %s\n", __LINE__, #condition, machine.error.message) > 0 ? 1 : 2); \
+	} while (0)
+
+static int unreadable_as_nobody(void)
+{
+	struct machine machine;
+
+	machine_make(&machine, "nobody", NULL);
+	machine_run(&machine, "mkdir sub; echo 1 >sub/secret; chmod 0 sub/secret; echo 2 >open");
+	machine_init(&machine);
+	machine_mount(&machine, false, false);
+	EXPECT(machine_sync(&machine) == ERR_DENIED);
+	EXPECT(strstr(machine.error.message, "sub/secret: can't be read (Permission denied)"));
+	EXPECT(machine_status(&machine).state == ENGINE_DEGRADED && machine_status(&machine).safe_until_ns == 0);
+	/* The rest goes on, in partial versions. */
+	machine_create(&machine, "more");
+	EXPECT(machine_sync(&machine) == ERR_DENIED);
+	EXPECT(machine_int(&machine, "SELECT count(*) FROM name WHERE cast(name AS text) IN ('more', 'open', 'secret')") == 2);
+	machine_run(&machine, "chmod 600 sub/secret");
+	EXPECT(machine_sync(&machine) == 0);
+	EXPECT(machine_status(&machine).state == ENGINE_SYNCED);
+	EXPECT(machine_unmount(&machine, NS_PER_S, true) == 0);
+	machine_free(&machine);
+	return 0;
+}
+
+static void test_unreadable(void **state)
+{
+	int status;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		if (setgroups(0, NULL) < 0 || setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0)
+			_exit(3);
+		_exit(unreadable_as_nobody());
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 #ifdef YESTER_FAILPOINTS
 static void test_checkpoints(void **state)
 {
@@ -269,6 +319,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_two_writers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_emptied_remote, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rolled_back_remote, setup, teardown),
+		cmocka_unit_test(test_unreadable),
 #ifdef YESTER_FAILPOINTS
 		cmocka_unit_test_setup_teardown(test_checkpoints, setup, teardown),
 #endif
