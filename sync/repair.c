@@ -75,7 +75,8 @@ static int rollback_rows(struct db_conn *conn, int64_t seq, bool foreign, struct
 	return rc;
 }
 
-int repair_rollback(struct volume *volume, struct spool *spool, int64_t seq, bool foreign, struct error *error)
+/* Removes the spool's rows above seq, and their files; also takes the versions back. */
+static int roll_back(struct volume *volume, struct spool *spool, int64_t seq, bool versions, bool foreign, struct error *error)
 {
 	struct db *db = volume_db(volume);
 	struct files files = {0};
@@ -88,7 +89,7 @@ int repair_rollback(struct volume *volume, struct spool *spool, int64_t seq, boo
 	if (rc)
 		error_set(error, rc, 0, "spool: can't read its table");
 	else
-		rc = rollback_rows(conn, seq, foreign, error);
+		rc = versions ? rollback_rows(conn, seq, foreign, error) : spool_rows_delete_above(conn, seq, error);
 	FAILPOINT("rollback/before-commit");
 	if (rc)
 		db_rollback(db);
@@ -99,6 +100,17 @@ int repair_rollback(struct volume *volume, struct spool *spool, int64_t seq, boo
 		spool_unlink(spool, files.names[i]);
 	free(files.names);
 	return rc;
+}
+
+int repair_rollback(struct volume *volume, struct spool *spool, int64_t seq, bool foreign, struct error *error)
+{
+	return roll_back(volume, spool, seq, true, foreign, error);
+}
+
+/* Else upload would wait for ever for the turn of records that are in no log. */
+static int forget_spool(struct volume *volume, struct spool *spool, int64_t seq, struct error *error)
+{
+	return roll_back(volume, spool, seq, false, true, error);
 }
 
 /* ---------------------------------------------------------------- damaged spool */
@@ -240,7 +252,7 @@ int repair_take_over(struct volume *volume, struct store *store, const struct ma
 	FAILPOINT("take-over/rolled-back");
 	if (!rc)
 		rc = recover_follow(store, master, volume_db(volume), tmp_dir, &head, error);
-	else
+	else if (!(rc = forget_spool(volume, spool, confirmed, error)))
 		rc = ERR_ABSENT; /* what can't be taken back is loaded anew */
 	if (rc == ERR_ABSENT)
 		rc = recover_catalogue(store, master, volume_db(volume), tmp_dir, NULL, NULL, &head, error);
