@@ -132,6 +132,7 @@ static void tell_done(struct pipeline *pipeline, uint64_t ticket, const struct e
 		pipeline->sync_done = ticket;
 		pipeline->sync_target = pipeline->env.head;
 		pipeline->sync_error = failure ? *failure : (struct error){0};
+		pipeline->sync_rollbacks = pipeline->rollbacks;
 	}
 	pipeline_tell(pipeline);
 	pthread_mutex_unlock(&pipeline->lock);

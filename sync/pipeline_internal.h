@@ -42,6 +42,7 @@ struct pipeline {
 	uint64_t sync_asked, sync_done; /* tickets */
 	int64_t sync_target;            /* version that the last done one waits for */
 	struct error sync_error;        /* why there was none; code 0: there was */
+	uint64_t rollbacks, sync_rollbacks; /* how often versions were taken back, by now and when sync_target was set: numbers from before then may mean others' */
 	int waiting;                    /* threads in pipeline_sync */
 	bool dismissed;                 /* they are to go */
 	uint64_t sealings;              /* begun and ended: odd while one is going on */

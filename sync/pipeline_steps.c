@@ -119,7 +119,7 @@ static int take_over(struct pipeline *pipeline, const struct meta *meta, bool *f
 int pipeline_check(struct pipeline *pipeline, struct error *error)
 {
 	const struct pipeline_parts *parts = &pipeline->parts;
-	bool rolled_back, followed = false;
+	bool rolled_back = false, followed = false;
 	struct meta meta;
 	int rc;
 
@@ -133,6 +133,12 @@ int pipeline_check(struct pipeline *pipeline, struct error *error)
 		rc = repair_spool(parts->volume, parts->store, parts->spool, &rolled_back, error);
 	if (!rc)
 		rc = take_over(pipeline, &meta, &followed, error);
+	if (rolled_back || followed) {
+		pthread_mutex_lock(&pipeline->lock); /* before upload says what is confirmed now */
+		pipeline->rollbacks++;
+		pipeline_tell(pipeline);
+		pthread_mutex_unlock(&pipeline->lock);
+	}
 	if (!rc)
 		rc = upload_reload(parts->upload, error);
 	if (!rc)

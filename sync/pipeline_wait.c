@@ -31,6 +31,7 @@ struct waiting {
 	struct pipeline *pipeline;
 	struct timespec deadline;
 	bool forever;
+	uint64_t rollbacks; /* when the version to wait for was made */
 	struct error *error;
 };
 
@@ -72,7 +73,7 @@ static int wait_change(const struct waiting *waiting, const struct upload_status
 }
 
 /* Lock held: until a cut was taken after now, and spooled. */
-static int wait_cut(const struct waiting *waiting, int64_t *target)
+static int wait_cut(struct waiting *waiting, int64_t *target)
 {
 	struct pipeline *pipeline = waiting->pipeline;
 	uint64_t ticket = ++pipeline->sync_asked;
@@ -97,6 +98,7 @@ static int wait_cut(const struct waiting *waiting, int64_t *target)
 	if (pipeline->sync_error.code)
 		return error_set(waiting->error, pipeline->sync_error.code, pipeline->sync_error.sys_errno, "%s",
 				 pipeline->sync_error.message);
+	waiting->rollbacks = pipeline->sync_rollbacks;
 	if (waiting->error)
 		waiting->error->code = 0; /* what came after the cut is for who waits for more */
 	return 0;
@@ -113,10 +115,11 @@ static int wait_confirmed(const struct waiting *waiting, int64_t target, bool *a
 	for (;;) {
 		uint64_t seen = pipeline->changes;
 		rc = look_up_trouble(waiting, &upload);
-		if (rc || upload.confirmed >= target)
+		if (rc)
 			return rc;
-		*again = pipeline->status.head < target;
-		if (*again)
+		/* First: after a take-over the number may be confirmed, and mean another machine's version. */
+		*again = pipeline->rollbacks != waiting->rollbacks;
+		if (*again || upload.confirmed >= target)
 			return 0;
 		if (seen == pipeline->changes && (rc = wait_change(waiting, &upload)))
 			return rc;
