@@ -80,17 +80,42 @@ static int save_confirmed_hash(struct pipeline *pipeline, const struct meta *met
 	return rc;
 }
 
-/* Whether there is anything to take over: asking is harmless, and history that is ours alone is not thrown away for nothing. */
+static int spooled_record(struct pipeline *pipeline, int64_t seq, struct spool_row *row, struct error *error)
+{
+	struct db *db = volume_db(pipeline->parts.volume);
+	char key[RECORD_KEY_BYTES];
+	struct db_conn *conn;
+	int rc = db_read_begin(db, &conn, error);
+
+	if (rc)
+		return rc;
+	record_key(key, seq);
+	rc = spool_row_get(conn, key, row);
+	db_read_end(db, conn);
+	return rc && rc != ERR_ABSENT ? error_set(error, rc, 0, "spool: can't read its table") : rc;
+}
+
+/* Whether there is anything to take over: asking is harmless, and history that is ours alone is not thrown away for nothing. As upload would find it out (Commit 7, 6), but before the first cut. */
 static int must_take_over(struct pipeline *pipeline, const struct meta *meta, bool *must, struct error *error)
 {
+	struct store *store = pipeline->parts.store;
+	struct spool_row row = {.state = SPOOL_WAITING};
 	int rc;
 
 	*must = meta->must_take_over || meta->fenced;
 	if (*must)
 		return 0;
-	rc = contact_check(pipeline->parts.store, volume_db(pipeline->parts.volume), meta->confirmed, meta->hash,
-			   meta->head > meta->confirmed, error);
+	rc = spooled_record(pipeline, meta->confirmed + 1, &row, error);
+	if (rc && rc != ERR_ABSENT)
+		return rc;
+	bool attempted = !rc && row.state == SPOOL_ATTEMPTED;
+	rc = contact_check(store, volume_db(pipeline->parts.volume), meta->confirmed, meta->hash, attempted, error);
 	*must = rc == ERR_FENCED;
+	if (!rc && attempted) {
+		rc = contact_compare(store, row.object, (uint64_t)row.size, row.hash, NULL, error);
+		*must = rc == ERR_EXISTS;
+		rc = rc == ERR_ABSENT ? 0 : rc;
+	}
 	return *must ? 0 : rc;
 }
 
@@ -129,10 +154,10 @@ int pipeline_check(struct pipeline *pipeline, struct error *error)
 		upload_hold(parts->upload, meta.held && !parts->accept_loss);
 	if (!rc && !meta.hash_known)
 		rc = save_confirmed_hash(pipeline, &meta, error);
-	if (!rc && !pipeline->taking_over && !meta.must_take_over)
-		rc = repair_spool(parts->volume, parts->store, parts->spool, &rolled_back, error);
 	if (!rc)
 		rc = take_over(pipeline, &meta, &followed, error);
+	if (!rc && !followed) /* else the spool is empty */
+		rc = repair_spool(parts->volume, parts->store, parts->spool, &rolled_back, error);
 	if (rolled_back || followed) {
 		pthread_mutex_lock(&pipeline->lock); /* before upload says what is confirmed now */
 		pipeline->rollbacks++;
@@ -141,10 +166,13 @@ int pipeline_check(struct pipeline *pipeline, struct error *error)
 	}
 	if (!rc)
 		rc = upload_reload(parts->upload, error);
+	if (followed)
+		pipeline->env.first_seq = 0; /* I17: what comes next follows another's record */
 	if (!rc)
 		rc = seal_env_load(&pipeline->env, error);
 	if (rc)
 		return rc;
+	pipeline->force |= rolled_back;
 	set_head(pipeline);
 	upload_resume(parts->upload, followed, followed);
 	return 0;

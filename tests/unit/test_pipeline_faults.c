@@ -204,6 +204,33 @@ static void test_two_writers(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* take_over at the first mount that meets the other's version, while one of ours with that number is on its way. */
+static void take_over_at_once(struct machine *machine, int sent)
+{
+	struct machine other;
+
+	machine_make(&other, "second", machine->remote);
+	machine_clone(&other);
+	remote_away(machine, true);
+	spool_one(machine, "ours");
+	await_state(machine, ENGINE_DEGRADED);
+	set_state(machine, sent);
+	machine_unmount(machine, 0, true);
+	remote_away(machine, false);
+	machine_mount(&other, false, false);
+	MACHINE_OK(&other, machine_sync(&other));
+	assert_int_equal(machine_status(&other).confirmed, 2);
+	machine_unmount(&other, 0, true);
+	machine_mount(machine, true, false);
+	sync_and_compare(machine);
+	assert_int_equal(machine_int(machine, "SELECT flags & 2 FROM version WHERE seq=3"), 2); /* I17 */
+	machine_free(&other);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void test_take_over_unsent(void **state) { take_over_at_once(*state, 0); }
+static void test_take_over_sent(void **state) { take_over_at_once(*state, 1); }
+
 static void test_emptied_remote(void **state)
 {
 	struct machine *machine = *state;
@@ -317,6 +344,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lost_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_record, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_two_writers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_take_over_unsent, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_take_over_sent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_emptied_remote, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rolled_back_remote, setup, teardown),
 		cmocka_unit_test(test_unreadable),
