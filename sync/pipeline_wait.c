@@ -54,7 +54,7 @@ static int look_up_trouble(const struct waiting *waiting, struct upload_status *
 	pthread_mutex_lock(&pipeline->lock);
 	if (pipeline->dismissed)
 		return error_set(waiting->error, ERR_TIMEOUT, 0, "not durable in time: the volume is being unmounted");
-	if (upload->fenced)
+	if (upload->fenced && pipeline->status.phase != PIPELINE_CHECKING) /* there a take-over may be ending it */
 		return error_set(waiting->error, ERR_FENCED, 0, "%s",
 				 upload->error.code == ERR_FENCED ? upload->error.message
 								  : "another machine has written to the remote; mount here with -o take_over");

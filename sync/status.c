@@ -63,7 +63,7 @@ static enum engine_state state_of(const struct seen *seen)
 {
 	int local = seen->pipeline.error.code;
 
-	if (seen->upload.fenced || local == ERR_FENCED)
+	if ((seen->upload.fenced && seen->pipeline.phase != PIPELINE_CHECKING) || local == ERR_FENCED)
 		return ENGINE_FENCED;
 	if (seen->pipeline.held || seen->upload.trouble == UPLOAD_REFUSED || (local && local != ERR_RETRY))
 		return ENGINE_DEGRADED;
