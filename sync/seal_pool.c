@@ -116,13 +116,22 @@ static int add_pack_row(struct sealing *sealing, struct pack_builder *builder, i
 	return delta_add_pack(sealing->delta, &row, error);
 }
 
+/* Whether its packs may leave before long: not if the spool or the log has to be looked at first, which only the caller's thread can do. */
+static bool is_sending(struct sealing *sealing)
+{
+	struct upload_status status;
+
+	upload_get_status(sealing->env->upload, &status);
+	return !status.fenced && !status.lost && !status.damaged && !atomic_load(sealing->env->stop);
+}
+
 /* I13: a large version waits here for its own packs to leave, rather than fill the disk. */
 static int wait_for_room(struct sealing *sealing, struct error *error)
 {
 	struct error why;
 
 	while (sealing->early && !spool_has_room(sealing->env->spool, &why)) {
-		if (seal_cancelled(sealing) || why.sys_errno == ENOSPC)
+		if (seal_cancelled(sealing) || why.sys_errno == ENOSPC || !is_sending(sealing))
 			return error_set(error, ERR_NOSPACE, why.sys_errno, "%s", why.message);
 		struct timespec pause = ns_timespec(NS_PER_S / 10);
 		nanosleep(&pause, NULL);

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int setup(void **state)
 {
@@ -279,6 +280,35 @@ static void test_cache_is_bounded(void **state)
 	machine_run(machine, "test $(du -sk %s/state/docs/spool | cut -f 1) -lt 1000", machine->base);
 }
 
+/* A version larger than the spool waits for its packs to leave: not at the end, when the remote is away. */
+static void test_unmount_while_spool_is_full(void **state)
+{
+	struct machine *machine = *state;
+	size_t length = 8 << 20;
+	int *block = malloc(length);
+
+	machine_run(machine, ": >file");
+	machine_init(machine);
+	machine->config->spool_limit_bytes = 70 << 20;
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
+	for (int64_t i = 0; i < 15; i++) {
+		for (size_t j = 0; j < length / sizeof(int); j++)
+			block[j] = rand();
+		machine_write(machine, "file", i * (int64_t)length, block, length);
+	}
+	free(block);
+	alarm(60);
+	assert_int_equal(machine_unmount(machine, NS_PER_S, true), ERR_TIMEOUT);
+	alarm(0);
+	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -289,6 +319,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_unmount_ends_waiting, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unmount_before_scanned, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_cache_is_bounded, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unmount_while_spool_is_full, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
