@@ -78,33 +78,50 @@ void unsettled_count(struct journal *journal, uint64_t more)
 	pthread_mutex_unlock(&journal->store_mutex);
 }
 
-int journal_wait_unsettled(struct journal *journal, struct node *node)
+/* Puts the inode's newest changes on the way to the database, if they are not durable there. Their epoch; 0: nothing to wait for. */
+static int64_t want_unsettled(struct journal *journal, struct node *node)
 {
-	int64_t needed = 0;
-	uint64_t ticket;
-	int result;
+	int64_t epoch = 0;
 
 	pthread_mutex_lock(&node->lock);
 	if (node->dirt || node->frozen) {
 		struct dirt *newest = node->dirt ? node->dirt : node->frozen;
 
-		needed = newest->epoch;
-		if (atomic_load(&node->durable_epoch) < needed)
+		epoch = newest->epoch;
+		if (atomic_load(&node->durable_epoch) < epoch)
 			dirt_touch(journal, newest);
 	}
 	pthread_mutex_unlock(&node->lock);
-	if (needed == 0 || atomic_load(&node->durable_epoch) >= needed)
-		return 0;
+	return epoch;
+}
 
-	pthread_mutex_lock(&journal->store_mutex);
-	ticket = ++journal->durable_wanted;
-	pthread_cond_signal(&journal->store_wanted);
-	while (journal->durable_done < ticket && !journal->stop)
-		pthread_cond_wait(&journal->store_done, &journal->store_mutex);
-	/* Marked: after a power cut every inode is unsettled, this one too. */
-	result = atomic_load(&node->durable_epoch) >= needed || journal->overflow_marked ? 0 : -EIO;
-	pthread_mutex_unlock(&journal->store_mutex);
-	return result;
+int journal_wait_unsettled(struct journal *journal, struct node *node)
+{
+	int64_t first = 0;
+	bool failed = false, marked = false;
+
+	/* More than once when 1 we touch, 2 a flush that nobody waits for takes the row, 3 we take our ticket: what that flush commits is not synced, and the one for our
+	 * ticket finds nothing to write. */
+	for (;;) {
+		int64_t needed = want_unsettled(journal, node);
+
+		first = first ? first : needed;
+		if (needed == 0 || atomic_load(&node->durable_epoch) >= first)
+			return 0;
+		if (marked) /* after a power cut every inode is unsettled, this one too */
+			return 0;
+		if (failed)
+			return -EIO;
+		pthread_mutex_lock(&journal->store_mutex);
+		uint64_t ticket = ++journal->durable_wanted;
+
+		pthread_cond_signal(&journal->store_wanted);
+		while (journal->durable_done < ticket && !journal->stop)
+			pthread_cond_wait(&journal->store_done, &journal->store_mutex);
+		marked = journal->overflow_marked;
+		failed = journal->stop || journal->store_result != ERR_OK;
+		pthread_mutex_unlock(&journal->store_mutex);
+	}
 }
 
 /* ------------------------------------------------------------------ settling (I10) */

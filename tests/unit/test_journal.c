@@ -489,6 +489,51 @@ static void test_i9_fsync_beside_others(void **state)
 	node_put(nodes, blocking);
 }
 
+static void *flush(void *unused)
+{
+	return journal_flush(journal, NULL) == 0 ? unused : NULL;
+}
+
+static uint64_t durable_wanted(void)
+{
+	uint64_t wanted;
+
+	pthread_mutex_lock(&journal->store_mutex);
+	wanted = journal->durable_wanted;
+	pthread_mutex_unlock(&journal->store_mutex);
+	return wanted;
+}
+
+/* I9: a flush that is not durable takes the row of one who begins to wait while it collects; the next one is durable, and finds nothing to write. */
+static void test_i9_fsync_during_a_flush(void **state)
+{
+	uint64_t number = 2000, before;
+	struct node *waiting, *blocking;
+	pthread_t flusher, waiter;
+	void *done;
+
+	(void)state;
+	assert_int_equal(journal_flush(journal, NULL), 0);
+	blocking = record_beside(NULL, &number);
+	waiting = record_beside(blocking, &number);
+	before = durable_wanted();
+	pthread_mutex_lock(&blocking->lock);
+	assert_int_equal(pthread_create(&flusher, NULL, flush, waiting), 0);
+	while (unflushed_beside(waiting) > 1) /* until the flush stops at our lock */
+		sched_yield();
+	assert_int_equal(pthread_create(&waiter, NULL, wait_unsettled, waiting), 0);
+	while (durable_wanted() == before)
+		sched_yield();
+	pthread_mutex_unlock(&blocking->lock);
+	assert_int_equal(pthread_join(flusher, &done), 0);
+	assert_ptr_equal(done, waiting);
+	assert_int_equal(pthread_join(waiter, &done), 0);
+	assert_ptr_equal(done, waiting);
+	assert_true(has_unsettled_row(waiting));
+	node_put(nodes, waiting);
+	node_put(nodes, blocking);
+}
+
 /* I10: what is spooled before the journal thread came to it is unsettled all the same, until a sync of the filesystem. */
 static void test_i10_spooled_at_once(void **state)
 {
@@ -596,6 +641,7 @@ int main(void)
 		cmocka_unit_test(test_clean_stop_brings_the_rest_back),
 		cmocka_unit_test(test_i4_removed_beyond_descriptors),
 		cmocka_unit_test(test_i9_fsync_beside_others),
+		cmocka_unit_test(test_i9_fsync_during_a_flush),
 		cmocka_unit_test(test_i10_spooled_at_once),
 	};
 
