@@ -256,8 +256,12 @@ static bool run_step(struct pipeline *pipeline, const struct view *view)
 		set_phase(pipeline, PIPELINE_SCANNING);
 		return false;
 	}
-	if (settle_at <= view->now && (rc = pipeline_settle(pipeline, &error)))
-		pipeline_set_error(pipeline, &error);
+	if (settle_at <= view->now) {
+		rc = pipeline_settle(pipeline, &error);
+		if (rc || (pipeline->unsettled && !pipeline->failures)) /* its own message goes when it is through */
+			pipeline_set_error(pipeline, rc ? &error : NULL);
+		pipeline->unsettled = rc != 0;
+	}
 	bool work = is_import_due(pipeline, view) || cut_at <= view->now || view->asked ||
 		    (!pipeline->env.backlog && is_version_due(pipeline));
 	if (view->finishing && (pipeline->env.backlog || pipeline->last_tries++ >= LAST_CUT_TRIES))

@@ -22,6 +22,7 @@ struct pipeline {
 	bool now;                /* what is dirty came from the rescan: cut without waiting for the interval */
 	int64_t spooled_epoch, settled_epoch; /* of the journal: in a spooled version; settled up to */
 	int64_t settle_at, rescan_at;         /* monotonic; rescan_at 0: not wanted */
+	bool unsettled;                       /* settling failed */
 	int64_t import_at;                    /* monotonic: not before, because files could not be read */
 	uint64_t unreadable_seen;             /* env's count when the last step began */
 	uint64_t failures;

@@ -294,6 +294,7 @@ static void sealing_ends(struct pipeline *pipeline)
 	pipeline->status.sealing_files = 0;
 	pipeline->status.sealing_ns = 0;
 	pipeline->status.head = pipeline->env.head;
+	pipeline->status.importing |= pipeline->env.backlog; /* something was put off: at once, it is counted later */
 	pipeline->partial_head = pipeline->env.head_partial || pipeline->env.head == 0;
 	pipeline_tell(pipeline);
 	pthread_mutex_unlock(&pipeline->lock);
@@ -333,7 +334,8 @@ static int seal(struct pipeline *pipeline, struct cut *cut, bool partial, bool f
 		return rc;
 	if (epoch)
 		pipeline->spooled_epoch = epoch;
-	pipeline->force = pipeline->now = false;
+	pipeline->now = false;
+	pipeline->force &= partial; /* a whole version is due, if one is */
 	if (rescan && !pipeline->rescan_at)
 		pipeline->rescan_at = clock_mono_ns() + RESCAN_AGAIN_NS;
 	return 0;
@@ -350,6 +352,7 @@ int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
 	if (rc)
 		return error_set(error, rc, 0, "can't note the root directory: %s", error_word(rc));
 	sealing_begins(pipeline);
+	pipeline->env.idle_ns = clock_wall_ns();
 	rc = journal_cut(journal, CUT_WAIT_NS, &cut);
 	FAILPOINT("seal/cut");
 	if (rc == ERR_TIMEOUT)

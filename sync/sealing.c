@@ -46,7 +46,7 @@ int sealing_new(struct seal_env *env, struct cut *cut, struct sealing **out, str
 	sealing->env = env;
 	sealing->cut = cut;
 	sealing->seq = env->head + 1;
-	sealing->cut_ns = cut ? cut_time_ns(cut) : clock_wall_ns();
+	sealing->cut_ns = cut ? cut_time_ns(cut) : env->idle_ns ? env->idle_ns : clock_wall_ns();
 	sealing->epoch = cut ? cut_epoch(cut) : 0;
 	sealing->reader.db = volume_db(env->volume);
 	pthread_mutex_init(&sealing->lock, NULL);

@@ -44,6 +44,7 @@ struct seal_env {
 	uint8_t head_hash[SHA256_BYTES];
 	int64_t next_ino, next_chunk, next_pack;
 	bool backlog;                      /* there may be rows in it */
+	int64_t idle_ns;                   /* wall clock, not after the moment when nothing was dirty: the time of a version without a cut (I24) */
 	struct error unreadable;           /* a file of the tree that could not be read, and is put off; code 0: none since the last whole version */
 	uint64_t unreadable_count;         /* versions that had to put such off */
 };
