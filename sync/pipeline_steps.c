@@ -361,6 +361,7 @@ int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
 		error_set(error, rc, 0, "can't take a cut: %s", error_word(rc));
 	else if (!rc || (due && !partial))
 		rc = seal(pipeline, cut, partial, force && !partial, error);
+	pipeline->env.idle_ns = 0;
 	sealing_ends(pipeline);
 	if (!rc && pipeline->env.backlog) { /* something was put off, or has been all the time */
 		uint64_t inodes, bytes, names;
