@@ -1,5 +1,6 @@
 #include "checkpointer.h"
 
+#include "catalogue.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "image.h"
@@ -14,7 +15,9 @@
 #include <unistd.h>
 
 #define RECORDS_MIN 1000
-#define LOG_BYTES_MIN (INT64_C(4) << 20)
+#define RECORDS_MANY 10000              /* reading them one by one begins to cost a recovery time */
+#define FIRST_BYTES (INT64_C(1) << 20)  /* of log before the first checkpoint */
+#define SHARE 5                         /* log bytes per checkpoint byte: checkpoints stay below a fifth of what goes up */
 #define PIECE_BYTES (UINT64_C(8) << 20)
 #define AGAIN_NS (60 * NS_PER_S) /* after a failure */
 
@@ -24,7 +27,8 @@ struct checkpointer {
 	const struct master *master;
 	pthread_mutex_t lock;
 	pthread_cond_t work;
-	bool poked, stopping; /* lock */
+	pthread_cond_t rest;
+	bool poked, busy, stopping; /* lock */
 	int64_t not_before;   /* the thread's; monotonic */
 	pthread_t thread;
 };
@@ -35,14 +39,31 @@ struct state {
 	bool due;
 };
 
-static int64_t records_min(void)
+/* How many records are many. Tests can't wait for so many. */
+static int64_t records_many(void)
 {
 #ifdef YESTER_FAILPOINTS
 	const char *text = getenv("YESTER_CHECKPOINT_RECORDS");
 	if (text && atoll(text) > 0)
 		return atoll(text);
 #endif
-	return RECORDS_MIN;
+	return RECORDS_MANY;
+}
+
+/* A checkpoint saves a recovery requests, not bytes: it is about as large as the log that it stands for. So the first comes once an import is complete, which pays for it; the next
+ * when many records have come, and only as often as small changes don't notice; earlier than that only when there are very many. */
+static bool is_due(struct db_conn *conn, int64_t seq, int64_t log_bytes)
+{
+	int64_t base = db_meta_int(conn, "base_seq", 0), base_bytes = db_meta_int(conn, "base_bytes", 0);
+	int64_t records = seq - base, many = records_many(), enough = many < RECORDS_MIN ? many : RECORDS_MIN;
+	struct version_row version;
+
+	if (catalogue_version_get(conn, seq, &version) != 0 || version.flags & VERSION_PARTIAL)
+		return false;
+	if (base == 0)
+		return records >= enough || log_bytes >= FIRST_BYTES;
+	return (records >= enough && log_bytes >= SHARE * base_bytes) ||
+	       (records >= many && log_bytes > base_bytes / 2);
 }
 
 static int read_state(struct checkpointer *checkpointer, struct state *out, struct error *error)
@@ -56,10 +77,7 @@ static int read_state(struct checkpointer *checkpointer, struct state *out, stru
 		return rc;
 	out->seq = db_meta_int(conn, "confirmed", 0);
 	out->log_bytes = db_meta_int(conn, "log_bytes", 0);
-	int64_t records = out->seq - db_meta_int(conn, "base_seq", 0);
-	out->due = out->seq > 0 && db_meta_int(conn, "head", 0) == out->seq &&
-		   (records >= records_min() || out->log_bytes >= LOG_BYTES_MIN) &&
-		   out->log_bytes > db_meta_int(conn, "base_bytes", 0) / 2 &&
+	out->due = out->seq > 0 && db_meta_int(conn, "head", 0) == out->seq && is_due(conn, out->seq, out->log_bytes) &&
 		   db_meta_blob(conn, "confirmed_hash", out->log_hash, sizeof(out->log_hash)) == 0;
 	db_read_end(db, conn);
 	return 0;
@@ -187,9 +205,12 @@ static void *run(void *context)
 			continue;
 		}
 		checkpointer->poked = false;
+		checkpointer->busy = true;
 		pthread_mutex_unlock(&checkpointer->lock);
 		look(checkpointer);
 		pthread_mutex_lock(&checkpointer->lock);
+		checkpointer->busy = false;
+		pthread_cond_broadcast(&checkpointer->rest);
 	}
 	pthread_mutex_unlock(&checkpointer->lock);
 	return NULL;
@@ -207,6 +228,7 @@ int checkpointer_start(struct volume *volume, struct store *store, const struct 
 	*checkpointer = (struct checkpointer){.volume = volume, .store = store, .master = master};
 	pthread_mutex_init(&checkpointer->lock, NULL);
 	pthread_cond_init(&checkpointer->work, NULL);
+	clock_cond_init(&checkpointer->rest);
 	failure = pthread_create(&checkpointer->thread, NULL, run, checkpointer);
 	if (failure) {
 		free(checkpointer);
@@ -224,6 +246,17 @@ void checkpointer_poke(struct checkpointer *checkpointer)
 	pthread_mutex_unlock(&checkpointer->lock);
 }
 
+void checkpointer_wait(struct checkpointer *checkpointer, int64_t wait_ns)
+{
+	struct timespec deadline = clock_deadline(wait_ns);
+
+	pthread_mutex_lock(&checkpointer->lock);
+	while (checkpointer->poked || checkpointer->busy)
+		if (pthread_cond_timedwait(&checkpointer->rest, &checkpointer->lock, &deadline) == ETIMEDOUT)
+			break;
+	pthread_mutex_unlock(&checkpointer->lock);
+}
+
 void checkpointer_stop(struct checkpointer *checkpointer)
 {
 	if (!checkpointer)
@@ -234,6 +267,7 @@ void checkpointer_stop(struct checkpointer *checkpointer)
 	pthread_mutex_unlock(&checkpointer->lock);
 	pthread_join(checkpointer->thread, NULL);
 	pthread_cond_destroy(&checkpointer->work);
+	pthread_cond_destroy(&checkpointer->rest);
 	pthread_mutex_destroy(&checkpointer->lock);
 	free(checkpointer);
 }

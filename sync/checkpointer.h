@@ -14,6 +14,8 @@ int checkpointer_start(struct volume *volume, struct store *store, const struct 
 		       struct error *error);
 /* Head was confirmed: looks whether it is time. Any thread, doesn't block. */
 void checkpointer_poke(struct checkpointer *checkpointer);
+/* Until one that was begun, if any, is complete, at most so long. */
+void checkpointer_wait(struct checkpointer *checkpointer, int64_t wait_ns);
 /* Joins (store_cancel shortens what is in flight), frees. NULL is fine. */
 void checkpointer_stop(struct checkpointer *checkpointer);
 

@@ -248,6 +248,8 @@ static int engine_stop(struct engine *engine, int64_t drain_ns, struct error *er
 		return 0;
 	pipeline_finish(engine->pipeline);
 	rc = pipeline_drain(engine->pipeline, drain_ns, error);
+	if (!rc && drain_ns > 0)
+		checkpointer_wait(engine->checkpointer, drain_ns); /* else the next session makes it anew */
 	engine_status(engine, &status);
 	pthread_mutex_lock(&engine->lock);
 	engine->last = status;
