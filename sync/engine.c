@@ -184,9 +184,13 @@ static int engine_open(struct volume *volume, const struct engine_options *optio
 
 static void stop_parts(struct engine *engine)
 {
+	struct error ignored = {0};
+
 	if (engine->pipeline) {
 		pipeline_finish(engine->pipeline);
 		pipeline_dismiss(engine->pipeline);
+		if (pipeline_calm(engine->pipeline, &ignored))
+			log_warn("%s; the next mount reads a few files again", ignored.message);
 	}
 	store_cancel(engine->store);
 	checkpointer_stop(engine->checkpointer);
