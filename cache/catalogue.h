@@ -67,6 +67,9 @@ struct local_row { int64_t ino, captured, size, mtime_ns, ctime_ns; bool racy; }
 int catalogue_local_by_key(struct db_conn *conn, const void *key, size_t length, struct local_row *out);
 int catalogue_local_set(struct db_conn *conn, const void *key, size_t length, const struct local_row *row, struct error *error);
 int catalogue_local_forget(struct db_conn *conn, int64_t ino, struct error *error);
+/* What was captured within the timestamp granularity of its change, is known not to have changed since (neither journal nor backlog has it), and changed before `before_ns`: any later change will show in
+ * its ctime. before_ns: a moment before that knowledge, less the granularity. */
+int catalogue_local_calm(struct db_conn *conn, int64_t before_ns, struct error *error);
 /* Key of an ino. ERR_ABSENT. *length in: room, out: used. */
 int catalogue_local_key(struct db_conn *conn, int64_t ino, void *key, size_t *length);
 

@@ -32,6 +32,14 @@ int catalogue_local_forget(struct db_conn *conn, int64_t ino, struct error *erro
 	return db_step(conn, error, "DELETE FROM local_inode WHERE ino=?", "i", ino);
 }
 
+int catalogue_local_calm(struct db_conn *conn, int64_t before_ns, struct error *error)
+{
+	return db_step(conn, error,
+		       "UPDATE local_inode SET racy=0 WHERE racy<>0 AND ctime_ns<? AND key NOT IN (SELECT key FROM journal_inode) "
+		       "AND key NOT IN (SELECT key FROM backlog_inode)",
+		       "i", before_ns);
+}
+
 int catalogue_local_key(struct db_conn *conn, int64_t ino, void *key, size_t *length)
 {
 	int rc = db_step(conn, NULL, "SELECT key FROM local_inode WHERE ino=?", "i", ino);

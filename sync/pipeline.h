@@ -59,6 +59,8 @@ int pipeline_sync(struct pipeline *pipeline, int64_t timeout_ns, int64_t *versio
 int pipeline_drain(struct pipeline *pipeline, int64_t drain_ns, struct error *error);
 /* Takes a last cut if that is possible, ends the thread. pipeline_cancel: gives up what it is doing, before. */
 void pipeline_finish(struct pipeline *pipeline);
+/* After pipeline_finish: what the next mount's scan need not look at again, although it was captured right after its change. */
+int pipeline_calm(struct pipeline *pipeline, struct error *error);
 /* Who still waits in pipeline_sync is told that the volume is being unmounted; returns when nobody is left, and nobody gets in any more. */
 void pipeline_dismiss(struct pipeline *pipeline);
 void pipeline_free(struct pipeline *pipeline);

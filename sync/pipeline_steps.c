@@ -416,3 +416,24 @@ int pipeline_settle(struct pipeline *pipeline, struct error *error)
 		pipeline->settled_epoch = epoch;
 	return rc;
 }
+
+int pipeline_calm(struct pipeline *pipeline, struct error *error)
+{
+	int64_t before_ns = clock_wall_ns() - RACY_NS;
+	struct db *db = volume_db(pipeline->parts.volume);
+	struct db_conn *conn;
+	int rc;
+
+	if (!pipeline->scan_complete)
+		return 0;
+	rc = journal_flush(volume_journal(pipeline->parts.volume), error);
+	if (!rc)
+		rc = db_begin(db, false, &conn, error);
+	if (rc)
+		return rc;
+	rc = catalogue_local_calm(conn, before_ns, error);
+	if (!rc)
+		return db_commit(db, error);
+	db_rollback(db);
+	return rc;
+}

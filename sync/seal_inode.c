@@ -7,8 +7,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define RACY_NS (20 * NS_PER_S / 1000) /* timestamps are as coarse as the kernel's tick, 10 ms at most */
-
 static struct inode_row row_of(const struct seal_ino *ino, const struct attrs *attrs)
 {
 	const struct stat *st = &attrs->st;

@@ -20,6 +20,7 @@
 #include "backlog_rows.h"
 #include "catalogue.h"
 #include "chunker.h"
+#include "clock.h"
 #include "record.h"
 #include "seal.h"
 #include "spool.h"
@@ -189,6 +190,7 @@ int seal_file(struct seal_worker *worker, int64_t ino, const struct seal_content
 	      bool *any, struct error *error);
 
 /* --- seal_inode.c: the other rows of an inode. */
+#define RACY_NS (20 * NS_PER_S / 1000) /* timestamps are as coarse as the kernel's tick, 10 ms at most */
 /* only_changed: no row if the live one says the same (but for atime). */
 int seal_inode_row(struct seal_worker *worker, struct seal_ino *ino, const struct attrs *attrs, bool only_changed,
 		   struct error *error);
