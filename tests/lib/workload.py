@@ -636,9 +636,9 @@ class Crew:
         # Who is done has begun to say what was done, and may wait for stop() to hear it out.
         return any(process.is_alive() and not pipe.poll() for process, pipe in zip(self.processes, self.pipes))
 
-    def stop(self, hurry=True, dies=False):
-        """Waits for the workers: to come to their end, or with `hurry` to their next operation. `dies`: the daemon may be killed; then fsync says
-        EIO, because the kernel's write-back failed."""
+    def stop(self, hurry=True, is_alive=lambda: True):
+        """Waits for the workers: to come to their end, or with `hurry` to their next operation. When the daemon was killed, a request that it
+        was just reading ends with EIO (fuse_dev_do_read)."""
         if hurry:
             self.flag.value = 1
         problems = []
@@ -650,7 +650,7 @@ class Crew:
             process.join()
             for kind in self.kinds:
                 self.stamps[worker, kind.name] = stamps[kind.name]
-            if trouble and not (dies and trouble[0] == errno.EIO):
+            if trouble and not (trouble[0] == errno.EIO and not is_alive()):
                 problems.append(trouble[1])
         yt.check(not problems, "\n".join(problems))
 
