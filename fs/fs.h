@@ -56,7 +56,8 @@ struct fs { /* one per mount; constant while the session runs, but for what says
 	uid_t owner;               /* of the volume's root at mount: `.snapshots` belongs to it */
 	gid_t group;
 	pthread_mutex_t handles_lock;
-	struct handle *handles;    /* all open ones; handles_lock */
+	struct handle *handles;    /* all open ones; handles_lock, as the following */
+	size_t handle_count, handle_limit;
 };
 
 static inline struct fs *fs_of(fuse_req_t req)

@@ -3,7 +3,30 @@
 #include "node.h"
 
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+/* Descriptors that are not for open files: of files of a cut (journal_internal.h), the database, spool, connections. */
+#define OTHERS 1280
+
+void handles_init(struct fs *fs)
+{
+	struct rlimit limit;
+
+	pthread_mutex_init(&fs->handles_lock, NULL);
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		limit.rlim_cur = 1024;
+	/* A quarter may be in the cache of descriptors, which gives way only to those who ask through it. */
+	fs->handle_limit = limit.rlim_cur / 4 * 3 > 2 * OTHERS ? limit.rlim_cur / 4 * 3 - OTHERS : limit.rlim_cur / 8 * 3;
+}
+
+bool handles_have_room(struct fs *fs)
+{
+	pthread_mutex_lock(&fs->handles_lock);
+	bool room = fs->handle_count < fs->handle_limit;
+	pthread_mutex_unlock(&fs->handles_lock);
+	return room;
+}
 
 struct handle *handle_new(struct fs *fs, struct node *node, int fd)
 {
@@ -19,6 +42,7 @@ struct handle *handle_new(struct fs *fs, struct node *node, int fd)
 	if (handle->next)
 		handle->next->previous = handle;
 	fs->handles = handle;
+	fs->handle_count++;
 	pthread_mutex_unlock(&fs->handles_lock);
 	return handle;
 }
@@ -32,6 +56,7 @@ void handle_close(struct fs *fs, struct handle *handle)
 		handle->previous->next = handle->next;
 	else
 		fs->handles = handle->next;
+	fs->handle_count--;
 	pthread_mutex_unlock(&fs->handles_lock);
 
 	close(handle->fd);

@@ -18,6 +18,10 @@ struct handle {
 	off_t offset;                   /* of the entry at `at` */
 };
 
+/* Before the first one. */
+void handles_init(struct fs *fs);
+/* Whether one more may be opened. An application that opens without end gets ENFILE while we still have the descriptors that cuts, uploads and the control socket need. */
+bool handles_have_room(struct fs *fs);
 /* Takes the caller's reference to the node, and the descriptor; NULL (out of memory): both stay with the caller. */
 struct handle *handle_new(struct fs *fs, struct node *node, int fd);
 void handle_close(struct fs *fs, struct handle *handle);

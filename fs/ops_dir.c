@@ -28,7 +28,8 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	}
 	struct node *node = inode_get(fs, ino);
 	struct handle *handle = NULL;
-	int fd = !node			   ? -ESTALE
+	int fd = !node			  ? -ESTALE
+		 : !handles_have_room(fs) ? -ENFILE
 		 : inode_is_foreign(node) ? -EACCES
 					  : backing_reopen(fs->backing, node, O_RDONLY | O_DIRECTORY);
 	if (fd >= 0) {

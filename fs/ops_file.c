@@ -76,9 +76,10 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	int rc = changes ? place_get_own(fs, ino, &place) : place_get(fs, ino, &place);
 	if (rc == 0) {
 		int flags = backing_flags(fi->flags);
-		int fd = inode_is_foreign(place.node) ? -EACCES
-			 : flags & O_TRUNC            ? open_truncating(req, &place, flags)
-						      : reopen(fs, place.node, flags);
+		int fd = !handles_have_room(fs)         ? -ENFILE
+			 : inode_is_foreign(place.node) ? -EACCES
+			 : flags & O_TRUNC              ? open_truncating(req, &place, flags)
+							: reopen(fs, place.node, flags);
 		rc = fd < 0 ? fd : 0;
 		if (rc == 0) {
 			node_ref(fs->nodes, place.node);
@@ -104,7 +105,7 @@ static void create(fuse_req_t req, fuse_ino_t parent, const struct making *makin
 	struct stat st;
 	int fd;
 
-	int rc = name_make(req, parent, making, &node, &st, &fd);
+	int rc = handles_have_room(fs) ? name_make(req, parent, making, &node, &st, &fd) : -ENFILE;
 	/* Somebody made it behind the mount since the kernel looked: "stale" makes the kernel look again and open it in the ordinary way, permissions checked. */
 	if (rc == -EEXIST && making->name && !(fi->flags & O_EXCL))
 		rc = -ESTALE;

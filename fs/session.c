@@ -161,7 +161,7 @@ static int build_options(struct fs *fs, const char *directory, const struct moun
 
 static int open_parts(struct fs *fs)
 {
-	pthread_mutex_init(&fs->handles_lock, NULL);
+	handles_init(fs);
 	fs->snaps = snap_table_new(fs);
 	fs->sync_pool = pool_new(SYNC_THREADS, "fsync", QUEUED);
 	fs->history_pool = pool_new(HISTORY_THREADS, "history", QUEUED);
