@@ -164,6 +164,11 @@ int delta_add_extent_end(struct delta *delta, int64_t ino, int64_t start, struct
 	    ino, start);
 }
 
+int delta_drop_extents(struct delta *delta, int64_t ino, struct error *error)
+{
+	ADD("DELETE FROM extent WHERE ino=?", "i", ino);
+}
+
 int delta_add_chunk(struct delta *delta, const struct chunk_row *row, struct error *error)
 {
 	ADD("INSERT OR REPLACE INTO chunk(num, id, pack, idx, offset, stored, length, codec, dictionary) "

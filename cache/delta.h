@@ -45,6 +45,8 @@ int delta_add_name(struct delta *delta, int64_t dir, const void *name, size_t le
 int delta_add_name_end(struct delta *delta, int64_t dir, const void *name, size_t length, struct error *error);
 int delta_add_extent(struct delta *delta, const struct extent_row *row, struct error *error);
 int delta_add_extent_end(struct delta *delta, int64_t ino, int64_t start, struct error *error);
+/* Takes back all that were added of that inode. */
+int delta_drop_extents(struct delta *delta, int64_t ino, struct error *error);
 int delta_add_chunk(struct delta *delta, const struct chunk_row *row, struct error *error);
 int delta_add_pack(struct delta *delta, const struct pack_row *row, struct error *error);
 int delta_add_pin(struct delta *delta, const char *name, int64_t seq, struct error *error);

@@ -76,6 +76,8 @@ int seal_inode_end(struct sealing *sealing, struct seal_ino *ino, struct error *
 	int rc = conn ? delta_add_inode_end(sealing->delta, ino->ino, error) : ERR_FAILED;
 
 	atomic_fetch_add(&sealing->changes, 1);
+	if (!rc && ino->sealed)
+		rc = delta_drop_extents(sealing->delta, ino->ino, error);
 	if (!rc && S_ISREG(ino->type)) {
 		rc = catalogue_extents(conn, CATALOGUE_LIVE, ino->ino, 0, INT64_MAX, &places, &count);
 		if (rc)

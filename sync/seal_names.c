@@ -423,7 +423,7 @@ int seal_names_emit(struct sealing *sealing, struct error *error)
 		rc = emit_name(sealing, &sealing->names[i], error);
 	for (size_t i = 0; i < sealing->buckets && !rc; i++)
 		for (struct seal_ino *ino = sealing->by_ino[i]; ino && !rc; ino = ino->same_ino)
-			if (ino->gone && ino->known)
+			if (ino->gone && (ino->known || ino->sealed))
 				rc = seal_inode_end(sealing, ino, error);
 	return rc;
 }

@@ -196,7 +196,7 @@ int seal_inode_row(struct seal_worker *worker, struct seal_ino *ino, const struc
 		   struct error *error);
 /* I8: what a rescan will compare with. captured_ns: wall clock, not after the stat. */
 void seal_captured(struct seal_worker *worker, struct seal_ino *ino, const struct attrs *attrs, int64_t captured_ns);
-/* Ends the rows of an inode without a name. */
+/* Ends the rows of an inode without a name, and takes back those that this version made of it. */
 int seal_inode_end(struct sealing *sealing, struct seal_ino *ino, struct error *error);
 
 /* --- seal_commit.c */

@@ -112,14 +112,31 @@ static void test_tail_is_frozen(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
-/* Directories are moved, filled and removed while the import of their tree goes on, with cuts in between. */
+/* Every inode has a name, every extent an inode, every name both. */
+static void check_catalogue(struct machine *machine)
+{
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM inode WHERE ino<>1 AND ino NOT IN (SELECT ino FROM name)"), 0);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM name WHERE ino NOT IN (SELECT ino FROM inode) OR dir NOT IN (SELECT ino FROM inode)"), 0);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM extent WHERE ino NOT IN (SELECT ino FROM inode)"), 0);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM local_inode WHERE ino NOT IN (SELECT ino FROM inode)"), 0);
+}
+
+static bool machine_gone(struct machine *machine, const char *path)
+{
+	char full[256];
+
+	snprintf(full, sizeof(full), "%s/%s", machine->tree, path);
+	return access(full, F_OK) != 0;
+}
+
+/* Directories are moved, filled and emptied while the import of their tree goes on, with cuts in between. */
 static void test_moves_during_import(void **state)
 {
 	struct machine *machine = *state;
 	char from[64], to[64];
 
-	machine_run(machine, "mkdir many; for i in $(seq 5200); do : >many/$i; done; for i in $(seq 24); do mkdir -p d$i/e; echo $i >d$i/e/f; "
-			     "truncate -s 300M d$i/sparse; done");
+	machine_run(machine, "mkdir many; for i in $(seq 5200); do : >many/$i; done; for i in $(seq 24); do mkdir -p d$i/e d$i/g; echo $i >d$i/e/f; "
+			     "for j in $(seq 50); do echo $j >d$i/g/$j; done; truncate -s 300M d$i/sparse; done");
 	machine_init(machine);
 	machine->config->interval_ns = 1;
 	machine_mount(machine, false, false);
@@ -138,6 +155,12 @@ static void test_moves_during_import(void **state)
 		machine_rename(machine, from, to);
 		snprintf(from, sizeof(from), "many/%d", 100 + i);
 		machine_unlink(machine, from);
+		for (int j = 50; j > 0; j--) {
+			snprintf(from, sizeof(from), "d%d/g/%d", other, j);
+			if (j == 50 && machine_gone(machine, from))
+				break;
+			machine_unlink(machine, from);
+		}
 		while (machine_status(machine).head == head)
 			sched_yield();
 	}
@@ -147,6 +170,29 @@ static void test_moves_during_import(void **state)
 	}
 	MACHINE_OK(machine, machine_sync(machine));
 	machine_compare(machine);
+	check_catalogue(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+/* What goes while it is read leaves nothing behind. */
+static void test_removal_during_import(void **state)
+{
+	struct machine *machine = *state;
+
+	machine_run(machine, "for i in $(seq 60); do mkdir -p d$i/e; for j in $(seq 100); do echo $i $j >d$i/e/$j; done; done; "
+			     "head -c 70000000 /dev/urandom >large");
+	machine_init(machine);
+	machine->config->interval_ns = 1;
+	machine_mount(machine, false, false);
+	while (!machine_status(machine).importing)
+		sched_yield();
+	machine_run(machine, "rm -rf d1 d2/e d3/e d[456]?");
+	MACHINE_OK(machine, machine_sync(machine));
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_mount(machine, false, true);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	check_catalogue(machine);
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
@@ -345,6 +391,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_tail_is_frozen, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_moves_during_import, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_removal_during_import, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_import_of_busy_file, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_failing_cut_rests, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unmount_ends_waiting, setup, teardown),
