@@ -194,7 +194,10 @@ int spool_write(struct spool *spool, enum spool_kind kind, int64_t seq, const ch
 
 	*out = NULL;
 	if (!has_space(spool, bytes->length))
-		return error_set(error, ERR_NOSPACE, ENOSPC, "spool: the disk of the state directory is nearly full; free some space");
+		return error_set(error, ERR_NOSPACE, ENOSPC,
+				 "spool: a version of more than %llu MiB waits, and the disk of %s has room for no more above its reserve; free some "
+				 "space there, or give the state directory a larger disk",
+				 (unsigned long long)(atomic_load(&spool->pending) >> 20), volume_state_path(spool->volume));
 	fd = create(spool, key, error);
 	if (fd < 0)
 		return fd;
