@@ -176,6 +176,34 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_attr(req, &st, FS_TIMEOUT);
 }
 
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+/* What getattr can't say: the birth time. The kernel asks for it only when its caller does. */
+void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	(void)fi;
+	if (inode_is_snap(ino)) {
+		snapdir_statx(req, ino);
+		return;
+	}
+
+	struct place place;
+	struct statx stx;
+	int rc = place_get(fs, ino, &place);
+	if (rc == 0 && statx(place.fd, "", AT_EMPTY_PATH | (flags & AT_STATX_SYNC_TYPE),
+			     ((unsigned int)mask & (STATX_BASIC_STATS | STATX_BTIME)) | STATX_BASIC_STATS, &stx) != 0)
+		rc = -errno;
+	place_put(fs, &place);
+	if (rc < 0) {
+		reply_result(req, rc);
+		return;
+	}
+	if (S_ISREG(stx.stx_mode))
+		stx.stx_blksize = PRESENTED_BLKSIZE;
+	fuse_reply_statx(req, 0, &stx, FS_TIMEOUT);
+}
+#endif
+
 void op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
 	struct fs *fs = fs_of(req);

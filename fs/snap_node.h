@@ -30,6 +30,7 @@ struct snap_node { /* constant, but for the first three */
 	int64_t seq, ino;
 	struct node *live; /* SNAP_ROOT: the directory, referenced */
 	struct stat st;    /* SNAP_INODE */
+	int64_t btime_ns;  /* SNAP_INODE; 0: not known */
 	bool has_xattrs;
 	char name[];       /* "" but for SNAP_LINK and a version's own directory */
 };

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/sysmacros.h>
 
 /* ---------------------------------------------------------------- catalogue to stat */
 
@@ -58,6 +59,7 @@ static int node_of(struct fs *fs, struct db_conn *conn, int64_t seq, int64_t ino
 		.has_xattrs = hold.row.xattrs != NULL,
 	};
 	stat_of_row(&hold.row, seq, &like.st);
+	like.btime_ns = hold.row.btime_ns;
 	inode_hold_free(&hold);
 	*out = snap_node_get(fs->snaps, &like, name);
 	return *out ? 0 : -ENOMEM;
@@ -160,6 +162,51 @@ void snapdir_getattr(fuse_req_t req, fuse_ino_t ino)
 	else
 		fuse_reply_attr(req, &st, timeout);
 }
+
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+static struct statx_timestamp statx_time(struct timespec ts)
+{
+	return (struct statx_timestamp){.tv_sec = ts.tv_sec, .tv_nsec = (uint32_t)ts.tv_nsec};
+}
+
+static void statx_of(const struct stat *st, int64_t btime_ns, struct statx *stx)
+{
+	*stx = (struct statx){
+		.stx_mask = STATX_BASIC_STATS | (btime_ns ? STATX_BTIME : 0),
+		.stx_blksize = (uint32_t)st->st_blksize,
+		.stx_nlink = (uint32_t)st->st_nlink,
+		.stx_uid = st->st_uid,
+		.stx_gid = st->st_gid,
+		.stx_mode = (uint16_t)st->st_mode,
+		.stx_ino = st->st_ino,
+		.stx_size = (uint64_t)st->st_size,
+		.stx_blocks = (uint64_t)st->st_blocks,
+		.stx_atime = statx_time(st->st_atim),
+		.stx_btime = statx_time(ns_timespec(btime_ns)),
+		.stx_ctime = statx_time(st->st_ctim),
+		.stx_mtime = statx_time(st->st_mtim),
+		.stx_rdev_major = major(st->st_rdev),
+		.stx_rdev_minor = minor(st->st_rdev),
+	};
+}
+
+void snapdir_statx(fuse_req_t req, fuse_ino_t ino)
+{
+	struct fs *fs = fs_of(req);
+	struct snap_node *node = snap_node_by_id(fs->snaps, ino);
+	struct statx stx;
+	struct stat st;
+	int rc = node ? stat_node(fs, node, &st) : -ESTALE;
+	bool constant = node && node->kind == SNAP_INODE;
+	if (rc == 0)
+		statx_of(&st, constant ? node->btime_ns : 0, &stx);
+	snap_node_put(fs->snaps, node, 1);
+	if (rc < 0)
+		reply_result(req, rc);
+	else
+		fuse_reply_statx(req, 0, &stx, constant ? SNAP_TIMEOUT : 0);
+}
+#endif
 
 void snapdir_forget(struct fs *fs, fuse_ino_t ino, uint64_t count)
 {

@@ -21,6 +21,9 @@ void snapdir_lookup_root(fuse_req_t req, fuse_ino_t parent);
 void snapdir_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
 void snapdir_forget(struct fs *fs, fuse_ino_t ino, uint64_t count);
 void snapdir_getattr(fuse_req_t req, fuse_ino_t ino);
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+void snapdir_statx(fuse_req_t req, fuse_ino_t ino);
+#endif
 void snapdir_readlink(fuse_req_t req, fuse_ino_t ino);
 
 void snapdir_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
