@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define SAVE_SLICE (1 << 20) /* bytes read and saved at a time */
+#define SAVE_MAX (INT64_C(256) << 20) /* by one operation (a truncation): for more it would have to wait too long */
 #define COPY_MAX (INT64_C(8) << 20) /* of a file that loses its name, when there are no descriptors left: an operation is not kept longer */
 
 /* ------------------------------------------------------------------ saving: operations, node->lock held */
@@ -148,6 +149,18 @@ static bool save_range(struct journal *journal, struct dirt *frozen, int fd, int
 	return true;
 }
 
+/* Bytes of [start, end) that are still on disk only; those of holes count as long as the file has blocks. */
+static int64_t bytes_to_save(const struct dirt *frozen, int64_t start, int64_t end)
+{
+	const int64_t blocks = (int64_t)frozen->attrs.st.st_blocks * 512;
+	struct extent range;
+	int64_t bytes = 0;
+
+	for (int64_t at = start; at < end && extent_map_next(&frozen->pending, at, &range) && range.start < end; at = range.end)
+		bytes += (range.end < end ? range.end : end) - range.start;
+	return bytes < blocks ? bytes : blocks;
+}
+
 void frozen_save(struct journal *journal, struct dirt *frozen, int64_t start, int64_t end)
 {
 	struct cut *cut = atomic_load(&journal->cut);
@@ -165,6 +178,10 @@ void frozen_save(struct journal *journal, struct dirt *frozen, int64_t start, in
 	/* Beyond the size at the cut there is nothing to save: the version's bytes end there. */
 	if (end > frozen->attrs.st.st_size)
 		end = frozen->attrs.st.st_size;
+	if (bytes_to_save(frozen, start, end) > SAVE_MAX) {
+		abandon(journal);
+		return;
+	}
 	while (saved && start < end && extent_map_next(&frozen->pending, start, &range) && range.start < end) {
 		if (range.end > end)
 			range.end = end;

@@ -436,6 +436,42 @@ static void test_i4_removed_beyond_descriptors(void **state)
 	node_put(nodes, node);
 }
 
+/* I6: an operation does not wait while a large file is copied, but a hole is no reason to give a cut up. */
+static void test_i6_large_truncation(void **state)
+{
+	struct model *model = &live[3];
+	unsigned seed = 9;
+	int fd;
+
+	(void)state;
+	if (!model->there)
+		create(model);
+	fd = openat(backing_root_fd(backing), model->name, O_RDWR);
+	for (int filled = 0; filled < 2; filled++) {
+		struct mutation mutation;
+		struct node *node = node_of(model->name);
+		struct cut *cut;
+		bool abandoned;
+
+		assert_int_equal(mutation_begin(&mutation, journal), 0);
+		mutation_lock(&mutation, node, NULL, NULL, NULL);
+		assert_int_equal(mutation_data(&mutation, node, 0, -1), 0);
+		assert_int_equal(ftruncate(fd, INT64_C(1) << 40), 0);
+		if (filled)
+			assert_int_equal(fallocate(fd, 0, 0, INT64_C(300) << 20), 0);
+		mutation_end(&mutation);
+		node_put(nodes, node);
+		assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0);
+		model->size = FILE_MAX;
+		truncate_some(model, &seed);
+		abandoned = cut_is_abandoned(cut);
+		cut_abandon(cut);
+		assert_int_equal(abandoned, filled);
+		memset(model->bytes, 0, model->size);
+	}
+	close(fd);
+}
+
 /* A new one, recorded, whose changes are on the same list as those of `like`. */
 static struct node *record_beside(const struct node *like, uint64_t *number)
 {
@@ -640,6 +676,7 @@ int main(void)
 		cmocka_unit_test(test_unsettled_row_is_durable_before_fsync_returns),
 		cmocka_unit_test(test_clean_stop_brings_the_rest_back),
 		cmocka_unit_test(test_i4_removed_beyond_descriptors),
+		cmocka_unit_test(test_i6_large_truncation),
 		cmocka_unit_test(test_i9_fsync_beside_others),
 		cmocka_unit_test(test_i9_fsync_during_a_flush),
 		cmocka_unit_test(test_i10_spooled_at_once),
