@@ -1,5 +1,6 @@
 #include "mount_point.h"
 
+#include "clock.h"
 #include "volume.h"
 
 #include <dirent.h>
@@ -18,6 +19,7 @@
 extern char **environ;
 
 #define TYPE "fuse.yester"
+#define ENDING_NS (10 * NS_PER_S)
 
 /* Undoes the \ooo of mountinfo, in place. */
 static void unescape(char *text)
@@ -129,13 +131,40 @@ static int check_apart(const struct volume_config *config, const char *path, str
 	return 0;
 }
 
+/* A killed process is a zombie, or no more to be seen, while its last threads still let go of its files. */
+static bool is_ending(int pid)
+{
+	char path[64], text[512] = "";
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT;
+	ssize_t length = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	const char *state = length > 0 ? strrchr(text, ')') : NULL;
+	return length <= 0 || (state && state[1] == ' ' && (state[2] == 'Z' || state[2] == 'X'));
+}
+
+/* Who holds the volume, 0 for nobody; waits for one that is about to be gone. */
+static int holder_of(const struct volume_config *config)
+{
+	int64_t deadline = clock_mono_ns() + ENDING_NS;
+	int holder = volume_lock_holder(config);
+	while (holder > 0 && is_ending(holder) && clock_mono_ns() < deadline) {
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+		holder = volume_lock_holder(config);
+	}
+	return holder;
+}
+
 int mount_point_check(const struct volume_config *config, const char *path, struct error *error)
 {
 	struct stat st;
-	int holder = volume_lock_holder(config);
+	int holder = holder_of(config);
 
 	if (holder > 0)
-		return error_set(error, ERR_BUSY, 0, "%s: is in use by process %d already", config->directory, holder);
+		return error_set(error, ERR_BUSY, 0, "%s: is in use by process %d already; yester umount %s", config->directory, holder,
+				 config->directory);
 	if (mount_point_is_dead(path)) {
 		int rc = mount_point_unmount(path, true, error);
 		if (rc < 0)
