@@ -20,10 +20,10 @@ struct recording {
 	int rows;
 };
 
-/* Later changes must get another ctime than the one that we write down. */
+/* Later changes must get another ctime than the one that we write down. Twice as long as need be: the wall clock may be set back a little meanwhile. */
 static void let_clock_tick(void)
 {
-	struct timespec time = { .tv_nsec = GRANULARITY_NS };
+	struct timespec time = { .tv_nsec = 2 * GRANULARITY_NS };
 
 	while (clock_nanosleep(CLOCK_MONOTONIC, 0, &time, &time) == EINTR)
 		;
