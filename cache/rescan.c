@@ -71,6 +71,8 @@ static int walk_root(struct rescan *r)
 	rc = rescan_read(r);
 	if (rc == 0)
 		rc = rescan_local(r, &key, &local);
+	if (rc == 0 && !local.ino && r->result->known > 0)
+		r->result->blind++;
 	if (rc == 0 && local.ino)
 		rc = rescan_see(r, local.ino);
 	if (rc == 0)

@@ -119,6 +119,15 @@ static int journal_names(struct rescan *r, const struct node_key *dir, const cha
 	return rc;
 }
 
+/* No inode of this machine is that one. */
+static bool is_nowhere(struct rescan *r, int64_t ino)
+{
+	uint8_t key[NODE_KEY_MAX];
+	size_t length = sizeof key;
+
+	return catalogue_local_key(r->conn, ino, key, &length) == ERR_ABSENT;
+}
+
 static int check_name(struct rescan *r, const struct node_key *dir, int64_t dir_ino, const char *name,
 		      const struct node_key *child, mode_t type, int64_t child_ino, bool *in_catalogue)
 {
@@ -132,6 +141,8 @@ static int check_name(struct rescan *r, const struct node_key *dir, int64_t dir_
 		*in_catalogue = rc == 0;
 		if (rc == 0 && ino == child_ino)
 			return 0;
+		if (rc == 0 && S_ISDIR(type) && !child_ino && is_nowhere(r, ino))
+			r->result->blind++;
 	}
 	rc = journal_names(r, dir, name, child);
 	if (rc != 0)

@@ -190,18 +190,21 @@ static void heed_unreadable(struct pipeline *pipeline, const struct view *view)
 
 static bool is_version_due(const struct pipeline *pipeline)
 {
-	return pipeline->force || pipeline->env.head == 0 || pipeline->env.head_partial;
+	return pipeline->force || pipeline->blind || pipeline->env.head == 0 || pipeline->env.head_partial;
 }
 
 static int cut_step(struct pipeline *pipeline, const struct view *view, struct error *error)
 {
-	int rc = pipeline_cut(pipeline, false, error);
+	bool blind = pipeline->blind;
+	int rc = pipeline_cut(pipeline, blind, error); /* I7 */
 
 	if (rc == ERR_ABSENT) {
 		pipeline->now = false;
 		rc = 0;
 	}
-	if (!rc && !pipeline->env.backlog && !pipeline->env.head_partial)
+	if (!rc && !pipeline->env.backlog && blind)
+		set_phase(pipeline, PIPELINE_SCANNING);
+	else if (!rc && !pipeline->env.backlog && !pipeline->env.head_partial)
 		tell_done(pipeline, view->ticket, NULL);
 	return rc;
 }

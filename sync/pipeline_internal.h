@@ -19,6 +19,8 @@ struct pipeline {
 	struct import import;
 	bool taking_over;        /* asked for and not finished */
 	bool force;              /* a version is due though nothing changed */
+	bool blind;              /* the newest scan could not see all absences: after a partial version it is done again */
+	int blind_scans;         /* in a row */
 	bool now;                /* what is dirty came from the rescan: cut without waiting for the interval */
 	int64_t spooled_epoch, settled_epoch; /* of the journal: in a spooled version; settled up to */
 	int64_t settle_at, rescan_at;         /* monotonic; rescan_at 0: not wanted */

@@ -15,6 +15,7 @@
 #define SMALL_INODES 5000
 #define SMALL_BYTES (UINT64_C(64) << 20)
 #define LOSS_MIN 20 /* names: of fewer, half may go without a question */
+#define BLIND_SCANS_MAX 4
 #define RESCAN_AGAIN_NS (60 * NS_PER_S)
 
 void pipeline_set_error(struct pipeline *pipeline, const struct error *error)
@@ -259,8 +260,12 @@ int pipeline_scan(struct pipeline *pipeline, struct error *error)
 		rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
 	if (rc)
 		return rc;
+	/* A directory that can never be captured does not keep us here. */
+	pipeline->blind = result.blind > 0 && ++pipeline->blind_scans < BLIND_SCANS_MAX;
+	if (!pipeline->blind)
+		pipeline->blind_scans = 0;
 	pthread_mutex_lock(&pipeline->lock);
-	pipeline->scan_complete = true;
+	pipeline->scan_complete = !pipeline->blind;
 	pthread_mutex_unlock(&pipeline->lock);
 	/* What the next scan of this session compares with is this session's journal. */
 	pipeline->parts.clean = pipeline->parts.same_boot = true;

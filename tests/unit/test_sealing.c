@@ -386,6 +386,49 @@ static void test_calm_after_unmount(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* The database is lost, and files were removed, moved and changed since the newest version. */
+static void test_lost_database(void **state)
+{
+	struct machine *machine = *state;
+
+	machine_run(machine, "mkdir -p a/b/c d; for i in $(seq 30); do echo $i >a/b/f$i; done; echo x >d/x; echo y >d/y; echo z >z");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_run(machine, "rm a/b/f1 z; mv a/b/f2 a/moved; mv d/x d/y; rmdir a/b/c; echo more >>a/b/f3; rm %s/state/docs/volume.db*", machine->base);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	check_catalogue(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+/* Two machines made a directory of the same name; who takes over has its own tree afterwards. */
+static void test_take_over_of_same_directory(void **state)
+{
+	struct machine *machine = *state, other;
+
+	machine_run(machine, "echo a >a");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_make(&other, "second", machine->remote);
+	machine_clone(&other);
+	machine_run(&other, "mkdir -p n/m; echo theirs >n/theirs; echo theirs >n/m/both; echo theirs >n/m/theirs");
+	machine_mount(&other, false, false);
+	MACHINE_OK(&other, machine_sync(&other));
+	machine_unmount(&other, NS_PER_S, true);
+	machine_run(machine, "mkdir -p n/m; echo ours >n/ours; echo ours >n/m/both");
+	machine_mount(machine, true, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	check_catalogue(machine);
+	machine_free(&other);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -399,6 +442,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_cache_is_bounded, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unmount_while_spool_is_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_calm_after_unmount, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lost_database, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_take_over_of_same_directory, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
