@@ -225,6 +225,8 @@ static int note_followed(struct volume *volume, struct error *error)
 		rc = db_meta_set_int(conn, "server_told", head, error);
 	if (!rc)
 		rc = db_meta_set_int(conn, "log_bytes", 0, error);
+	if (!rc) /* I24: the other's versions do not have what is here; null until ours does */
+		rc = db_meta_set_int(conn, "confirmed_cut_ns", 0, error);
 	if (!rc) /* must_take_over stays until our record is there */
 		rc = db_meta_set_int(conn, "fenced", 0, error);
 	if (!rc)
