@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define EMPTIED "the remote was emptied or rolled back"
+#define PIECE_BYTES (UINT64_C(8) << 20)
 #define ADVICE "nothing is uploaded; if another copy of it exists, put that back, else init a new volume and mount it"
 
 static int check_descriptor(struct store *store, struct db *db, struct error *error)
@@ -36,6 +37,8 @@ static int check_descriptor(struct store *store, struct db *db, struct error *er
 struct newer {
 	int64_t confirmed;
 	bool attempted;
+	bool found;      /* the confirmed one, and its size */
+	uint64_t size;
 	int64_t foreign; /* first record that can't be ours, 0: none */
 };
 
@@ -44,6 +47,10 @@ static int on_record(void *context, const struct store_object *object)
 	struct newer *newer = context;
 	int64_t seq = record_key_parse(object->key);
 
+	if (seq == newer->confirmed) {
+		newer->found = true;
+		newer->size = object->size;
+	}
 	if (seq <= newer->confirmed || (newer->attempted && seq == newer->confirmed + 1))
 		return 0;
 	newer->foreign = seq;
@@ -53,14 +60,14 @@ static int on_record(void *context, const struct store_object *object)
 int contact_check(struct store *store, struct db *db, int64_t confirmed, const uint8_t hash[SHA256_BYTES], bool attempted,
 		  struct error *error)
 {
-	struct newer newer = {confirmed, attempted, 0};
+	struct newer newer = {.confirmed = confirmed, .attempted = attempted};
 	char key[RECORD_KEY_BYTES];
 	int rc = check_descriptor(store, db, error);
 
 	if (rc)
 		return rc;
-	record_key(key, confirmed);
-	rc = store_list(store, "log/", confirmed > 0 ? key : NULL, on_record, &newer, error);
+	record_key(key, confirmed - 1);
+	rc = store_list(store, "log/", confirmed > 1 ? key : NULL, on_record, &newer, error);
 	if (newer.foreign)
 		return error_set(error, ERR_FENCED, 0,
 				 "%s: another machine, or a later state of this one, has written version %lld; mount here with -o take_over to go "
@@ -68,7 +75,8 @@ int contact_check(struct store *store, struct db *db, int64_t confirmed, const u
 				 store->url, (long long)newer.foreign);
 	if (rc || confirmed <= 0)
 		return rc;
-	rc = contact_compare(store, key, STORE_WHOLE, hash, NULL, error);
+	record_key(key, confirmed);
+	rc = newer.found ? contact_compare(store, key, newer.size, hash, NULL, error) : ERR_ABSENT;
 	if (rc == ERR_ABSENT)
 		return error_set(error, ERR_CORRUPT, 0, "%s: " EMPTIED ": %s is gone; " ADVICE, store->url, key);
 	if (rc == ERR_EXISTS)
@@ -80,17 +88,23 @@ int contact_check(struct store *store, struct db *db, int64_t confirmed, const u
 int contact_compare(struct store *store, const char *key, uint64_t length, const uint8_t hash[SHA256_BYTES], struct buf *out,
 		    struct error *error)
 {
+	struct digest *digest = digest_new(0);
 	uint8_t found[SHA256_BYTES];
-	struct buf bytes = {0};
-	int rc = store_get(store, key, 0, STORE_WHOLE, &bytes, error);
+	struct buf piece = {0};
+	int rc = 0;
 
-	if (!rc) {
-		sha256(found, bytes.data, bytes.length);
-		if ((length != STORE_WHOLE && bytes.length != length) || memcmp(found, hash, SHA256_BYTES) != 0)
-			rc = error_set(error, ERR_EXISTS, 0, "%s: %s holds other bytes than ours", store->url, key);
+	for (uint64_t at = 0; at < length && !rc; at += PIECE_BYTES) {
+		buf_clear(&piece);
+		/* The last piece to the end, wherever that is: a longer object is another one. */
+		rc = store_get(store, key, at, length - at <= PIECE_BYTES ? STORE_WHOLE : PIECE_BYTES, &piece, error);
+		if (!rc)
+			digest_update(digest, piece.data, piece.length);
+		if (!rc && out && buf_append(out, piece.data, piece.length))
+			rc = error_set(error, ERR_NOMEM, 0, "%s: out of memory", key);
 	}
-	if (!rc && out && buf_append(out, bytes.data, bytes.length))
-		rc = error_set(error, ERR_NOMEM, 0, "%s: out of memory", key);
-	buf_free(&bytes);
+	buf_free(&piece);
+	digest_finish(digest, found, NULL);
+	if (rc == ERR_CORRUPT || (!rc && memcmp(found, hash, SHA256_BYTES) != 0))
+		rc = error_set(error, ERR_EXISTS, 0, "%s: %s holds other bytes than ours", store->url, key);
 	return rc;
 }
