@@ -281,6 +281,20 @@ static void go_to(struct rescan *r, struct place *place, int64_t ino)
 		place->fd = rescan_open_dir(r, &place->key);
 }
 
+/* An operation removed it, and the journal says so: it is no news, and no loss. 1, 0, or enum err. */
+static int was_removed(struct rescan *r, const struct node_key *dir, const char *name)
+{
+	int rc = db_step(r->conn, r->error,
+			 "SELECT child IS NULL FROM journal_name WHERE dir=? AND name=? ORDER BY epoch DESC LIMIT 1", "bb", dir->bytes,
+			 (size_t)dir->length, name, strlen(name));
+
+	if (rc == 1) {
+		rc = sqlite3_column_int(db_last(r->conn), 0);
+		db_reset(db_last(r->conn));
+	}
+	return rc;
+}
+
 /* Still not there, after everything was looked at. What an operation has put there since is in the journal. */
 static int confirm_absent(struct rescan *r, struct place *place, int64_t ino, const char *name)
 {
@@ -293,6 +307,9 @@ static int confirm_absent(struct rescan *r, struct place *place, int64_t ino, co
 		return place->fd == -EACCES ? 0 : rescan_failed(r, place->fd);
 	if (place->fd >= 0 && (fstatat(place->fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 || errno != ENOENT))
 		return 0;
+	rc = was_removed(r, &place->key, name);
+	if (rc != 0)
+		return rc < 0 ? rc : 0;
 	rc = rescan_put_name(r, &place->key, name, NULL, 0);
 	r->result->absent++;
 	if (rc == 0)

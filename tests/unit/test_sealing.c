@@ -429,6 +429,37 @@ static void test_take_over_of_same_directory(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* What was removed through the mount and is in no version yet is no loss to ask about. */
+static void test_removed_is_not_lost(void **state)
+{
+	struct machine *machine = *state;
+	int64_t version;
+	char name[16];
+
+	machine_run(machine, "for i in $(seq 50); do echo $i >f$i; done");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
+	machine_write(machine, "f50", 0, "x", 1);
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, 0, &version, &machine->error));
+	machine_unmount(machine, 0, true);
+	machine->config->spool_limit_bytes = 1; /* no cut from now on */
+	machine_mount(machine, false, false);
+	for (int i = 1; i <= 40; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		machine_unlink(machine, name);
+	}
+	machine_unmount(machine, 0, true);
+	machine->config->spool_limit_bytes = 0;
+	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	check_catalogue(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -442,6 +473,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_cache_is_bounded, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unmount_while_spool_is_full, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_calm_after_unmount, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_removed_is_not_lost, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lost_database, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_take_over_of_same_directory, setup, teardown),
 	};
