@@ -145,6 +145,30 @@ static int find_damage(struct volume *volume, struct checking *checking)
 	return rc;
 }
 
+static int count_on(void *context, const struct spool_row *row)
+{
+	int64_t *newest = context;
+
+	if (row->kind == SPOOL_RECORD && row->seq == *newest + 1)
+		++*newest;
+	return 0;
+}
+
+/* The newest version up to which no record is missing. *gap: it is not the head, so what follows could never be sent. */
+static int find_gap(struct volume *volume, int64_t *newest, bool *gap, struct error *error)
+{
+	struct db_conn *conn;
+	int rc = db_read_begin(volume_db(volume), &conn, error);
+
+	if (rc)
+		return rc;
+	*newest = db_meta_int(conn, "confirmed", 0);
+	rc = spool_row_each(conn, 0, true, count_on, newest);
+	*gap = *newest < db_meta_int(conn, "head", 0);
+	db_read_end(volume_db(volume), conn);
+	return rc;
+}
+
 /* The one record that may have got there. 0: it did, and is whole again; ERR_ABSENT: it did not. */
 static int ask_remote(struct store *store, struct spool *spool, const struct spool_row *row, struct error *error)
 {
@@ -164,10 +188,19 @@ static int ask_remote(struct store *store, struct spool *spool, const struct spo
 int repair_spool(struct volume *volume, struct store *store, struct spool *spool, bool *rolled_back, struct error *error)
 {
 	struct checking checking = {.spool = spool, .error = error};
+	int64_t newest;
+	bool gap;
 	int rc;
 
 	*rolled_back = false;
-	while ((rc = find_damage(volume, &checking)) == 1) {
+	rc = find_gap(volume, &newest, &gap, error);
+	if (!rc && gap) {
+		log_warn("spool: the record of version %lld is missing; versions from there on are made again from the tree",
+			 (long long)newest + 1);
+		rc = repair_rollback(volume, spool, newest, false, error);
+		*rolled_back = !rc;
+	}
+	while (!rc && (rc = find_damage(volume, &checking)) == 1) {
 		const struct spool_row *bad = &checking.bad;
 		log_warn("%s", error->message);
 		rc = ERR_ABSENT;

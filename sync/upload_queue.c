@@ -69,14 +69,18 @@ struct loading {
 	struct upload *upload;
 	struct db_conn *conn;
 	struct upload_queue packs, records;
+	int64_t newest; /* confirmed, then those of the spool */
 };
 
 static int load_row(void *context, const struct spool_row *row)
 {
 	struct loading *loading = context;
 	struct version_row version;
-	struct spool_object *object = calloc(1, sizeof(*object));
+	struct spool_object *object;
 
+	if (row->kind == SPOOL_RECORD && row->seq != ++loading->newest)
+		return ERR_CORRUPT; /* its turn, or that of the next, would never come */
+	object = calloc(1, sizeof(*object));
 	if (!object)
 		return ERR_NOMEM;
 	object->row = *row;
@@ -110,12 +114,16 @@ int upload_reload(struct upload *upload, struct error *error)
 	if (rc)
 		return rc;
 	load_meta(&meta, loading.conn);
+	loading.newest = meta.confirmed;
 	rc = spool_row_each(loading.conn, 0, true, load_row, &loading);
+	if (!rc && loading.newest != db_meta_int(loading.conn, "head", 0))
+		rc = ERR_CORRUPT;
 	db_read_end(volume_db(upload->volume), loading.conn);
 	if (rc) {
 		upload_queue_clear(upload, &loading.packs);
 		upload_queue_clear(upload, &loading.records);
-		return error_set(error, rc, 0, "spool: can't read its table");
+		return rc == ERR_CORRUPT ? error_set(error, rc, 0, "spool: a version between the confirmed one and the newest is missing")
+					 : error_set(error, rc, 0, "spool: can't read its table");
 	}
 	pthread_mutex_lock(&upload->lock);
 	upload_queue_clear(upload, &upload->packs);

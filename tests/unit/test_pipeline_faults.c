@@ -106,6 +106,25 @@ static void test_damaged_record(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* Without its row, what follows a record would wait for its turn for ever. */
+static void test_missing_record(void **state)
+{
+	struct machine *machine = *state;
+	struct db_conn *conn;
+
+	remote_away(machine, true);
+	spool_one(machine, "one");
+	spool_one(machine, "two");
+	MACHINE_OK(machine, db_begin(volume_db(machine->volume), true, &conn, &machine->error));
+	MACHINE_OK(machine, db_step(conn, &machine->error, "DELETE FROM spool WHERE kind=2 AND seq=2", ""));
+	MACHINE_OK(machine, db_commit(volume_db(machine->volume), &machine->error));
+	machine_unmount(machine, 0, true);
+	remote_away(machine, false);
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 static void set_state(struct machine *machine, int state)
 {
 	struct db_conn *conn;
@@ -340,6 +359,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_offline, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_record, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_missing_record, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_damaged_after_attempt, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lost_answer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unknown_record, setup, teardown),
