@@ -217,7 +217,7 @@ void frozen_keep_fd(struct journal *journal, struct dirt *frozen)
 	}
 	if (frozen->pending.count == 0)
 		return;
-	if (atomic_load(&journal->frozen_fds) < FROZEN_FD_CAP) {
+	if (atomic_load(&journal->frozen_fds) < journal->frozen_fd_cap) {
 		if (frozen_reading_fd(journal, frozen) < 0)
 			abandon(journal);
 	} else if (extent_map_bytes(&frozen->pending, frozen->attrs.st.st_size) <= COPY_MAX) {

@@ -7,7 +7,8 @@
 #include "preimage.h"
 
 #define JOURNAL_SHARDS 16
-#define FROZEN_FD_CAP 1024 /* descriptors kept for unlinked frozen files; beyond it they are copied, or, if too large, the cut is abandoned (I6) */
+/* Descriptors kept for unlinked frozen files, at most this and an eighth of all that we may have; beyond it they are copied, or, if too large, the cut is abandoned (I6). */
+#define FROZEN_FD_CAP 1024
 #define GRANULE 4096       /* recorded ranges are rounded to it (I2) */
 
 struct dirty_name { /* protected by the directory's node->lock */
@@ -91,6 +92,7 @@ struct journal {
 	_Atomic int64_t first_change_ns;
 	struct cut *_Atomic cut; /* the one that exists; set and cleared by the pipeline thread */
 	_Atomic int frozen_fds;
+	int frozen_fd_cap; /* constant */
 	_Atomic uint64_t abandoned;
 	void (*wake)(void *);
 	void *wake_context;

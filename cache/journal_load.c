@@ -10,6 +10,7 @@
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* ------------------------------------------------------------------ rows of the last session */
@@ -168,6 +169,16 @@ static void free_journal(struct journal *journal)
 	free(journal);
 }
 
+/* The rest is for open files, the cache of descriptors, the database and connections (fs/handle.c has the whole sum). */
+static int frozen_fd_cap(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur / 8 >= FROZEN_FD_CAP)
+		return FROZEN_FD_CAP;
+	return (int)(limit.rlim_cur / 8);
+}
+
 int journal_open(struct db *db, struct backing *backing, struct node_table *nodes, const char *state_path, bool clean,
 		 void (*wake)(void *), void *wake_context, struct journal **out, struct error *error)
 {
@@ -181,6 +192,7 @@ int journal_open(struct db *db, struct backing *backing, struct node_table *node
 	journal->nodes = nodes;
 	journal->wake = wake;
 	journal->wake_context = wake_context;
+	journal->frozen_fd_cap = frozen_fd_cap();
 	journal->preimages = preimage_store_new(state_path);
 	journal->state_fd = open(state_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	for (int i = 0; i < JOURNAL_SHARDS; i++)

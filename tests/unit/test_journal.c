@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -605,13 +606,20 @@ static int open_all(bool clean)
 	return 0;
 }
 
+static void close_all(void)
+{
+	node_put(nodes, root);
+	assert_int_equal(journal_close(journal, true, NULL), 0);
+	backing_close(backing);
+	node_table_free(nodes);
+}
+
 static void test_clean_stop_brings_the_rest_back(void **state)
 {
 	static struct model before[FILES];
 	struct cut *cut;
 	bool root_seen;
 	unsigned seed = 11;
-	struct error error = {0};
 
 	(void)state;
 	memcpy(before, built, sizeof built);
@@ -619,10 +627,7 @@ static void test_clean_stop_brings_the_rest_back(void **state)
 		create(&live[1]);
 	write_some(&live[1], &seed);
 	truncate_some(&live[1], &seed);
-	node_put(nodes, root);
-	assert_int_equal(journal_close(journal, true, &error), 0);
-	backing_close(backing);
-	node_table_free(nodes);
+	close_all();
 	open_all(true);
 	memcpy(at_cut, live, sizeof live);
 	assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0);
@@ -630,6 +635,73 @@ static void test_clean_stop_brings_the_rest_back(void **state)
 	compare(-1);
 	forget_rows(cut);
 	cut_commit(cut);
+}
+
+#define FEW 100 /* descriptors */
+
+static size_t read_all_files(struct cut *cut)
+{
+	size_t files = 0;
+
+	for (size_t i = 0; i < cut_count(cut); i++) {
+		struct frozen *frozen = cut_item(cut, i);
+		struct attrs attrs;
+		char data[8] = "";
+
+		assert_int_equal(frozen_attrs(frozen, &attrs), 0);
+		if (S_ISREG(attrs.st.st_mode)) {
+			assert_int_equal(attrs.st.st_size, 8);
+			assert_int_equal(frozen_read(frozen, data, sizeof data, 0, NULL), 0);
+			assert_memory_equal(data, "content!", 8);
+			files++;
+		}
+		attrs_free(&attrs);
+		frozen_done(frozen);
+	}
+	return files;
+}
+
+/* I6: a process that may have few descriptors removes more files of a cut than that. */
+static void test_i6_few_descriptors(void **state)
+{
+	struct model *many = calloc(FEW, sizeof *many);
+	struct rlimit before, few;
+	struct cut *cut;
+
+	(void)state;
+	close_all();
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	few = (struct rlimit){FEW, before.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	open_all(true);
+	if (journal_cut(journal, NS_PER_S, &cut) == 0) {
+		forget_rows(cut);
+		cut_commit(cut);
+	}
+	for (int i = 0; i < FEW; i++) {
+		snprintf(many[i].name, sizeof many[i].name, "few%d", i);
+		create(&many[i]);
+		int fd = openat(backing_root_fd(backing), many[i].name, O_WRONLY);
+		assert_int_equal(io_pwrite(fd, "content!", 8, 0), 0);
+		close(fd);
+	}
+	assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0);
+	for (int i = 0; i < FEW; i++) {
+		struct node *node = node_of(many[i].name);
+
+		assert_non_null(node); /* there is a descriptor for this */
+		remove_it(&many[i]);
+		backing_fd_drop(backing, node);
+		node_put(nodes, node);
+	}
+	assert_false(cut_is_abandoned(cut));
+	assert_int_equal(read_all_files(cut), FEW);
+	forget_rows(cut);
+	cut_commit(cut);
+	close_all();
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+	open_all(true);
+	free(many);
 }
 
 static int setup(void **state)
@@ -677,6 +749,7 @@ int main(void)
 		cmocka_unit_test(test_clean_stop_brings_the_rest_back),
 		cmocka_unit_test(test_i4_removed_beyond_descriptors),
 		cmocka_unit_test(test_i6_large_truncation),
+		cmocka_unit_test(test_i6_few_descriptors),
 		cmocka_unit_test(test_i9_fsync_beside_others),
 		cmocka_unit_test(test_i9_fsync_during_a_flush),
 		cmocka_unit_test(test_i10_spooled_at_once),
