@@ -7,6 +7,7 @@ before one began that it holds (promise 3, I1-I4). After a crash the tree must h
     crew = Crew(root, workers, limit, seed)   limit: operations of each kind a worker can do
     crew.prepare()                            makes what they work on, and last the directory ROOT.ready
     crew.start(); ...; crew.stop()            stop() returns when all have ended; a worker also ends when the mount dies
+    for _ in crew.stages(n): ...; crew.stop() the same, but how far the workers come depends on the loop and not on anyone's speed
     check_prefix(crew, root_of_a_version)     Failure unless it is one
     check_all_seen(crew, root)                Failure unless every acknowledged operation shows
 """
@@ -31,6 +32,7 @@ def number(value, size=16):
 class Kind:
     """One kind of operation of one worker, below the directory root/NAME."""
     name = ""
+    endless = False  # can be done more often than the limit says
 
     def __init__(self, root, worker, limit):
         self.root, self.worker, self.limit = root, worker, limit
@@ -244,6 +246,7 @@ class Overwrite(Kind):
     """Slots of one file, each written again and again in one piece: a torn one is no version of it. Whole pages: at the end of a part of a page
     that it has not cached, the kernel ends a request and begins another (fuse_fill_write_pages), which a cut may come between."""
     name = "overwrite"
+    endless = True
     slot = 2 * BLOCK
 
     def prepare(self):
@@ -277,6 +280,7 @@ class OverwriteParts(Overwrite):
 
 class Named(Kind):
     """The number of operations stands in the one name that there is."""
+    endless = True
 
     def prepare(self):
         super().prepare()
@@ -411,6 +415,7 @@ class Chown(OneFile):
 
 class Utimens(OneFile):
     name = "utimens"
+    endless = True
 
     def prepare(self):
         super().prepare()
@@ -425,6 +430,7 @@ class Utimens(OneFile):
 
 class Setxattr(OneFile):
     name = "setxattr"
+    endless = True
 
     def prepare(self):
         super().prepare()
@@ -581,11 +587,19 @@ class Crew:
         self.workers = range(workers)
         self.processes, self.pipes = [], []
         self.flag = multiprocessing.Value("b", 0)
+        # how many of its operations a worker may do before it marks time, and how many each has done (of those that are not endless)
+        self.allowed = multiprocessing.Value("q", 0, lock=False)
+        self.progress = multiprocessing.Array("q", workers, lock=False)
         # per (worker, kind): [(began, ended or None)] by number of the operation
         self.stamps = {}
 
-    def kind(self, root, worker, kind):
-        return kind(os.path.join(root, str(worker)), worker, self.limit)
+    @property
+    def share(self):
+        """How many operations a worker does, besides those with which it marks time."""
+        return self.limit * len(self.kinds)
+
+    def kind(self, root, worker, kind, limit=None):
+        return kind(os.path.join(root, str(worker)), worker, limit or self.limit)
 
     def prepare(self):
         os.makedirs(self.root)
@@ -595,7 +609,10 @@ class Crew:
                 self.kind(self.root, worker, kind).prepare()
         os.mkdir(self.root + ".ready")
 
-    def start(self):
+    def start(self, allowed=None):
+        """`allowed`: how many of its operations a worker does before it marks time with endless ones; None: it comes to its end."""
+        self.allowed.value = self.share + 1 if allowed is None else allowed
+        self.progress[:] = [0] * len(self.progress)
         for worker in self.workers:
             reads, writes = multiprocessing.Pipe(False)
             process = multiprocessing.Process(target=self.work, args=(worker, writes))
@@ -604,16 +621,41 @@ class Crew:
             self.processes.append(process)
             self.pipes.append(reads)
 
-    def work(self, worker, pipe):
-        numbers = random.Random(self.seed * 1000 + worker)
-        kinds = [self.kind(self.root, worker, kind) for kind in self.kinds]
+    def stages(self, count):
+        """Starts the workers and yields so many times, each time in the middle of work on any machine: all have done something since the last
+        time, all go on doing operations, and none comes to its end. When the caller has had its last turn, they may. Ends early when they
+        have ended."""
+        bounds = [self.share * stage // (count + 1) for stage in range(count + 1)]
+        self.start(0)
+        for before, allowed in zip(bounds, bounds[1:]):
+            self.allowed.value = allowed
+            yt.wait_until("work", lambda: not self.is_busy() or min(self.progress) > before, 120)
+            if not self.is_busy():
+                return
+            yield
+        self.allowed.value = self.share + 1
+
+    def order(self, numbers, kinds):
+        """The kinds in the order in which a worker does them; endless ones while it is not allowed to go on."""
+        endless = [kind for kind in kinds if kind.endless]
         order = [kind for kind in kinds for _ in range(self.limit)]
         numbers.shuffle(order)
+        done = 0
+        while not self.flag.value:
+            if done >= self.allowed.value:
+                yield numbers.choice(endless)
+            elif done == len(order):
+                return
+            else:
+                yield order[done]
+                done += 1
+                self.progress[kinds[0].worker] = done
+
+    def work(self, worker, pipe):
+        kinds = [self.kind(self.root, worker, kind) for kind in self.kinds]
         stamps = {kind.name: [] for kind in kinds}
         trouble = None
-        for kind in order:
-            if self.flag.value:
-                break
+        for kind in self.order(random.Random(self.seed * 1000 + worker), kinds):
             done = stamps[kind.name]
             began = time.monotonic()
             try:
@@ -664,7 +706,7 @@ class Crew:
         for worker in self.workers:
             for kind in self.kinds:
                 stamps = self.stamps[worker, kind.name]
-                shown = self.kind(root, worker, kind).seen()
+                shown = self.kind(root, worker, kind, max(self.limit, len(stamps))).seen()
                 for k, seen in enumerate(shown):
                     if k < len(stamps):
                         found.append((*stamps[k], seen, f"worker {worker}, {kind.name} {k}"))
