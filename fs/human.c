@@ -1,5 +1,7 @@
 #include "human.h"
 
+#include "bytes.h"
+
 #include <inttypes.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -76,15 +78,38 @@ static bool is_plain(const char *text)
 	return text[0] != '\0';
 }
 
+/* $'...' of bash, zsh and ksh, and of POSIX.1-2024: the only quotes in which every byte has a form that can be shown. */
+static void quote_bytes(char *to, const char *text)
+{
+	to = stpcpy(to, "$'");
+	for (; *text; text++) {
+		unsigned char byte = (unsigned char)*text;
+
+		if (byte < 0x20 || byte >= 0x7f)
+			to += sprintf(to, "\\%03o", byte);
+		else if (byte == '\'' || byte == '\\')
+			to += sprintf(to, "\\%c", byte);
+		else
+			*to++ = *text;
+	}
+	strcpy(to, "'");
+}
+
 char *human_quoted(const char *text)
 {
-	/* A quotation mark takes four characters: end, escaped, begin again. */
-	char *out = malloc(4 * strlen(text) + 3), *to = out;
+	/* The most that a character takes is four: \ooo; or end, escaped quotation mark, begin again. */
+	size_t room = 4 * strlen(text) + 4;
+	char *out = malloc(room), *to = out;
 
 	if (!out)
 		return NULL;
 	if (is_plain(text))
 		return strcpy(out, text);
+	escape_text(out, room, text);
+	if (strcmp(out, text) != 0) {
+		quote_bytes(out, text);
+		return out;
+	}
 	*to++ = '\'';
 	for (; *text; text++) {
 		if (*text == '\'') {

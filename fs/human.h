@@ -16,7 +16,7 @@ void human_duration(char out[HUMAN_BYTES], double seconds);
 void human_time(char out[HUMAN_BYTES], int64_t seconds);
 /* "1 file", "1,234 files": `noun` in the singular. */
 void human_plural(char out[HUMAN_BYTES], uint64_t count, const char *noun);
-/* For a shell to read: as it is, or in quotes. Fresh string, NULL when out of memory. */
+/* For a shell to read: as it is, or in quotes; what a terminal can't show is written as octal numbers. Fresh string, NULL when out of memory. */
 char *human_quoted(const char *text);
 
 #endif

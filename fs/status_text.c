@@ -7,6 +7,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct view {
@@ -111,7 +112,8 @@ static void say_remote(struct view *view)
 
 static void say_advice(struct view *view)
 {
-	char message[1024];
+	char message[1024], *quoted = human_quoted(view->directory);
+	const char *directory = quoted ? quoted : view->directory;
 
 	if (json_field_text(view->json, "last_error", message, sizeof message) && message[0])
 		SAY(view, "  last error %s\n", message);
@@ -119,10 +121,10 @@ static void say_advice(struct view *view)
 		SAY(view, "  The remote does not answer. Work goes on; what waits goes up when it does.\n");
 	if (is(view, "fenced"))
 		SAY(view, "  Another machine has taken this volume over: nothing goes up from here. To take it back:\n"
-			  "  yester umount %s; yester mount -o take_over %s\n", view->directory, view->directory);
+			  "  yester umount %s; yester mount -o take_over %s\n", directory, directory);
 	if (is(view, "unmounted"))
-		SAY(view, "  What changed since is found by the next `yester mount %s` or `yester sync %s`.\n", view->directory,
-		    view->directory);
+		SAY(view, "  What changed since is found by the next `yester mount %s` or `yester sync %s`.\n", directory, directory);
+	free(quoted);
 }
 
 int status_text(const char *json, int64_t now_s, bool color, struct buf *out)

@@ -229,6 +229,10 @@ static void test_quoted(void **state)
 	quoted_is("", "''");
 	quoted_is("My Docs", "'My Docs'");
 	quoted_is("it's", "'it'\\''s'");
+	quoted_is("\xc3\xa4", "'\xc3\xa4'");
+	/* What a terminal would obey is not printed. */
+	quoted_is("a\nb\x1b[31m'\\", "$'a\\012b\\033[31m\\'\\\\'");
+	quoted_is("\xff\xc2\x9b", "$'\\377\\302\\233'");
 }
 
 static void test_json_field(void **state)
