@@ -100,12 +100,12 @@ static void say_version(int fd, int64_t version)
 	say_line(fd, "ok {\"version\":%" PRId64 "}", version);
 }
 
-static void say_progress(struct control *control, int fd)
+static bool say_progress(struct control *control, int fd)
 {
 	struct engine_status status;
 	control->env.ops->status(control->env.engine, &status);
-	say_line(fd, "+ %" PRIu64 " %" PRIu64 " %" PRIu64, status.pending_bytes, status.pending_files,
-		 status.uploaded_bytes);
+	return say_line(fd, "+ %" PRIu64 " %" PRIu64 " %" PRIu64, status.pending_bytes, status.pending_files,
+			status.uploaded_bytes);
 }
 
 /* ---------------------------------------------------------------- verbs */
@@ -191,10 +191,10 @@ static void do_sync(struct control *control, int fd, int64_t argument)
 		say_error(fd, &s.error);
 }
 
-static void unmount_tick(void *context)
+static bool unmount_tick(void *context)
 {
 	struct connection *connection = context;
-	say_progress(connection->control, connection->fd);
+	return say_progress(connection->control, connection->fd);
 }
 
 /* Uses the engine while it drains, and must not while it waits for its end. */

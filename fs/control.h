@@ -11,7 +11,7 @@
  *   status               ok what status_json.h says
  *   sync TIMEOUT_MS      cuts, and answers when that version is in the remote; -1: no limit. ok {"version":N}
  *   umount TIMEOUT_MS    drains while uploads progress, then unmounts and ends; answers when all is closed. `error busy`: still mounted; `error timeout`: unmounted, something
- *                        is left for next time
+ *                        is left for next time. Who goes while it drains takes the request back
  *
  * Each connection has a thread; at most 16. Hostile input costs the peer its connection, nothing else. */
 #ifndef YESTER_CONTROL_H
@@ -29,8 +29,8 @@ struct control_env {
 	const struct engine_ops *ops;
 	struct engine *engine;
 	const char *mountpoint;
-	/* `umount`: drains and unmounts. `tick` is to be called about every second meanwhile. */
-	int (*unmount)(void *context, int64_t timeout_ns, void (*tick)(void *), void *tick_context, struct error *error);
+	/* `umount`: drains and unmounts. `tick` is to be called about every second while it drains; false: nobody waits any more, and it stays mounted. */
+	int (*unmount)(void *context, int64_t timeout_ns, bool (*tick)(void *), void *tick_context, struct error *error);
 	void *context;
 };
 

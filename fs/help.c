@@ -33,7 +33,7 @@ static const struct help {
 	  "In /etc/fstab:  DIR DIR fuse.yester nofail,x-systemd.automount 0 0\n" },
 	{ "umount", "DIR [--timeout 60s]", "upload what is left, then unmount",
 	  "Unmounts when everything is in the remote, or when uploads make no progress or the time is over. Then the exit code is 4:\n"
-	  "what is left is kept on this machine and goes up after the next mount.\n"
+	  "what is left is kept on this machine and goes up after the next mount. Interrupted (Ctrl-C) meanwhile, it stays mounted.\n"
 	  "\n"
 	  "  --timeout TIME           longest time to go on uploading (default 60s; 0: at once)\n" },
 	{ "status", "[DIR] [--json] [--watch]", "what is safe, and what yester is doing",

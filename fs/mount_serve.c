@@ -53,8 +53,8 @@ static bool hurry(struct serving *serving)
 	return ending || sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT);
 }
 
-/* Until all is in the remote (0), nothing has moved for a while, or the time is over (ERR_TIMEOUT). timeout_ns < 0: no limit. */
-static int drain(struct serving *serving, int64_t timeout_ns, void (*tick)(void *), void *tick_context,
+/* Until all is in the remote (0), nothing has moved for a while, or the time is over (ERR_TIMEOUT), or `tick` says no (ERR_ABANDONED). timeout_ns < 0: no limit. */
+static int drain(struct serving *serving, int64_t timeout_ns, bool (*tick)(void *), void *tick_context,
 		 struct error *error)
 {
 	const struct engine_ops *ops = serving->request->ops;
@@ -79,24 +79,31 @@ static int drain(struct serving *serving, int64_t timeout_ns, void (*tick)(void 
 												      : PATIENCE_NS;
 		if ((timeout_ns >= 0 && now - start >= timeout_ns) || now - moved >= patience || hurry(serving))
 			return error_set(error, ERR_TIMEOUT, 0, "not everything is in the remote in time");
-		tick(tick_context);
+		if (!tick(tick_context))
+			return error_set(error, ERR_ABANDONED, 0, "nobody waits for the unmount any more; it stays mounted");
 	}
 }
 
-static void no_tick(void *context)
+static bool no_tick(void *context)
 {
 	(void)context;
+	return true;
 }
 
 /* For control.h. */
-static int unmount_asked(void *context, int64_t timeout_ns, void (*tick)(void *), void *tick_context,
+static int unmount_asked(void *context, int64_t timeout_ns, bool (*tick)(void *), void *tick_context,
 			 struct error *error)
 {
 	struct serving *serving = context;
 	int64_t start = clock_mono_ns();
 
 	/* What changes until the mount is gone may still use the rest of the time. */
-	if (drain(serving, timeout_ns, tick, tick_context, error) == 0) {
+	int drained = drain(serving, timeout_ns, tick, tick_context, error);
+	if (drained == ERR_ABANDONED) {
+		log_info("%s", error->message);
+		return drained;
+	}
+	if (drained == 0) {
 		pthread_mutex_lock(&serving->lock);
 		serving->drain_until_ns = timeout_ns < 0 ? INT64_MAX : start + timeout_ns;
 		pthread_mutex_unlock(&serving->lock);

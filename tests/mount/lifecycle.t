@@ -125,6 +125,33 @@ def test_other_ways_to_unmount():
         volume.umount()
 
 
+def test_interrupted_unmount():
+    """Ctrl-C while `yester umount` waits for uploads: it stays mounted."""
+    volume = make("interrupted", interval="1h")
+    log = os.path.join(volume.base, "log")
+    with open(log, "wb") as file:
+        daemon = subprocess.Popen([yt.YESTER, "mount", volume.dir, "-f"], env=volume.env, stdin=subprocess.DEVNULL, stderr=file)
+    try:
+        yt.wait_until("the mount", lambda: yt.is_mounted(volume.dir))
+        volume.note_daemon()
+        volume.sync()
+        os.rename(volume.remote_path, volume.remote_path + ".away")
+        write(volume.path("new"), "x")
+        asking = subprocess.Popen([yt.YESTER, "umount", volume.dir, "--timeout", "1h"], env=volume.env, stdin=subprocess.DEVNULL)
+        yt.wait_until("the last version", lambda: volume.status()["spool_bytes"])
+        asking.send_signal(signal.SIGINT)
+        asking.wait(60)
+        yt.wait_until("its end", lambda: daemon.poll() is not None or "nobody waits" in read(log))
+        yt.check(daemon.poll() is None and yt.is_mounted(volume.dir), "the daemon went on and unmounted")
+        os.rename(volume.remote_path + ".away", volume.remote_path)
+        volume.umount()
+        yt.equal(daemon.wait(60), 0, "exit code of the daemon")
+    finally:
+        if daemon.poll() is None:
+            daemon.kill()
+            daemon.wait()
+
+
 def test_killed_daemon():
     """Fault 29: the dead mount says ENOTCONN rather than showing the raw directory; umount -l and a new mount recover."""
     volume = make("killed", interval="1h")

@@ -46,7 +46,7 @@ static void fake_status(struct engine *e, struct engine_status *out)
 	strcpy(out->last_error, "store: \"quoted\"");
 }
 
-static int fake_unmount(void *context, int64_t timeout_ns, void (*tick)(void *), void *tick_context, struct error *error)
+static int fake_unmount(void *context, int64_t timeout_ns, bool (*tick)(void *), void *tick_context, struct error *error)
 {
 	(void)context;
 	tick(tick_context);
