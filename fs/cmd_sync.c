@@ -1,8 +1,8 @@
 /* yester sync DIR */
 #include "clock.h"
 #include "cmd.h"
-#include "control_client.h"
 #include "find_volume.h"
+#include "holder.h"
 #include "json_field.h"
 #include "mount_point.h"
 #include "options.h"
@@ -34,7 +34,7 @@ static int sync_mounted(const struct volume_config *config, int64_t timeout_ns, 
 	struct watching watching = { .progress = progress_new(stderr) };
 	struct buf answer = { 0 };
 	int64_t timeout_ms = timeout_ns < 0 ? -1 : timeout_ns / 1000000;
-	int rc = control_call(config, "sync", timeout_ms, watch, &watching, &answer, error);
+	int rc = holder_call(config, "sync", timeout_ms, watch, &watching, &answer, error);
 
 	progress_free(watching.progress);
 	if (rc == 0)
@@ -48,12 +48,10 @@ static int sync_unmounted(const struct volume_config *config, const struct engin
 {
 	struct unmounted *unmounted;
 	struct error later = { 0 };
-	int rc;
+	int rc = mount_point_check_plain(config, error);
 
-	if (mount_point_is_dead(config->directory))
-		return error_set(error, ERR_FAILED, 0, "%s: it is mounted, but its daemon has died; yester mount %s recovers it",
-				 config->directory, config->directory);
-	rc = unmounted_open(config, engine, &unmounted, error);
+	if (rc == 0)
+		rc = unmounted_open(config, engine, &unmounted, error);
 	if (rc < 0)
 		return rc;
 	rc = unmounted_sync(unmounted, timeout_ns, version, error);

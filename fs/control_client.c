@@ -140,3 +140,14 @@ int control_call(const struct volume_config *config, const char *verb, int64_t t
 	close(fd);
 	return rc;
 }
+
+bool control_listens(const struct volume_config *config)
+{
+	struct error error;
+	int fd = -1;
+
+	if (client_connect(config, &fd, &error) < 0)
+		return false;
+	close(fd);
+	return true;
+}

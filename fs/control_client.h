@@ -6,6 +6,7 @@
 #include "config.h"
 #include "err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* A line of progress; control.h says what it holds. */
@@ -16,5 +17,8 @@ typedef void control_progress_fn(void *context, const char *text);
  * volume), ERR_DENIED, ERR_FAILED (it died meanwhile, or does not speak our protocol). Returns when the daemon has closed the connection: after `umount`, when it is gone. */
 int control_call(const struct volume_config *config, const char *verb, int64_t timeout_ms,
 		 control_progress_fn *progress, void *context, struct buf *answer, struct error *error);
+
+/* A daemon of this volume listens, whatever its state. */
+bool control_listens(const struct volume_config *config);
 
 #endif

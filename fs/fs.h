@@ -14,6 +14,7 @@
  *   mount        life of the daemon: fork, open, mount, serve, drain, close
  *   session      the table of FUSE operations, what is asked of the kernel, the loop
  *   control control_client      the socket between the daemon and the other verbs; status_json: what `status` says
+ *   holder       which process has a volume; waiting for one that is about to end
  *   inode        node numbers of the kernel and nodes of the cache; entries, forget, getattr
  *   handle       open files and directories
  *   identity     acting as the caller

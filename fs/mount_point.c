@@ -1,7 +1,6 @@
 #include "mount_point.h"
 
-#include "clock.h"
-#include "volume.h"
+#include "holder.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -19,7 +18,6 @@
 extern char **environ;
 
 #define TYPE "fuse.yester"
-#define ENDING_NS (10 * NS_PER_S)
 
 /* Undoes the \ooo of mountinfo, in place. */
 static void unescape(char *text)
@@ -36,7 +34,8 @@ static void unescape(char *text)
 	*to = '\0';
 }
 
-/* proc_pid_mountinfo(5): ID PARENT MAJ:MIN ROOT MOUNTPOINT OPTIONS [FIELDS...] - TYPE SOURCE SUPEROPTIONS */
+/* proc_pid_mountinfo(5): ID PARENT MAJ:MIN ROOT MOUNTPOINT OPTIONS [FIELDS...] - TYPE SOURCE SUPEROPTIONS
+ * `path` NULL: any mount point. */
 static bool parse_line(char *line, const char *path, struct mount_entry *out)
 {
 	char *words = line, *word = NULL, *device = NULL, *type, *source;
@@ -48,7 +47,7 @@ static bool parse_line(char *line, const char *path, struct mount_entry *out)
 	if (!word || !words)
 		return false;
 	unescape(word);
-	if (strcmp(word, path) != 0)
+	if (path && strcmp(word, path) != 0)
 		return false;
 	while ((word = strsep(&words, " ")) && strcmp(word, "-") != 0)
 		;
@@ -63,20 +62,37 @@ static bool parse_line(char *line, const char *path, struct mount_entry *out)
 	return true;
 }
 
-bool mount_point_find(const char *path, struct mount_entry *out)
+/* The last one on `path` (NULL: anywhere), with `source` when that is not NULL. */
+static bool find(const char *path, const char *source, struct mount_entry *out)
 {
 	FILE *file = fopen("/proc/self/mountinfo", "re");
+	struct mount_entry entry;
 	char *line = NULL;
 	size_t room = 0;
 	bool found = false;
 
 	if (!file)
 		return false;
-	while (getline(&line, &room, file) > 0) /* a later one lies above */
-		found |= parse_line(line, path, out);
+	while (getline(&line, &room, file) > 0) { /* a later one lies above */
+		if (!parse_line(line, path, &entry) || (source && (strcmp(entry.type, TYPE) != 0 || strcmp(entry.source, source) != 0)))
+			continue;
+		*out = entry;
+		found = true;
+	}
 	free(line);
 	fclose(file);
 	return found;
+}
+
+bool mount_point_find(const char *path, struct mount_entry *out)
+{
+	return find(path, NULL, out);
+}
+
+bool mount_point_has_volume(const char *directory)
+{
+	struct mount_entry entry;
+	return find(NULL, directory, &entry);
 }
 
 bool mount_point_is_yester(const char *path)
@@ -89,6 +105,19 @@ bool mount_point_is_dead(const char *path)
 {
 	struct statfs st; /* stat(2) would be answered from the kernel's cache for a while */
 	return mount_point_is_yester(path) && statfs(path, &st) != 0 && errno == ENOTCONN;
+}
+
+int mount_point_check_plain(const struct volume_config *config, struct error *error)
+{
+	const char *directory = config->directory;
+
+	if (!mount_point_is_yester(directory))
+		return 0;
+	if (mount_point_is_dead(directory))
+		return error_set(error, ERR_FAILED, 0, "%s: it is mounted, but its daemon has died; yester mount %s recovers it", directory,
+				 directory);
+	return error_set(error, ERR_FAILED, 0, "%s: it is mounted, but its daemon can't be reached (was the state directory removed?); "
+			 "umount %s, then try again", directory, directory);
 }
 
 static int check_kernel(struct error *error)
@@ -131,40 +160,13 @@ static int check_apart(const struct volume_config *config, const char *path, str
 	return 0;
 }
 
-/* A killed process is a zombie, or no more to be seen, while its last threads still let go of its files. */
-static bool is_ending(int pid)
-{
-	char path[64], text[512] = "";
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return errno == ENOENT;
-	ssize_t length = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	const char *state = length > 0 ? strrchr(text, ')') : NULL;
-	return length <= 0 || (state && state[1] == ' ' && (state[2] == 'Z' || state[2] == 'X'));
-}
-
-/* Who holds the volume, 0 for nobody; waits for one that is about to be gone. */
-static int holder_of(const struct volume_config *config)
-{
-	int64_t deadline = clock_mono_ns() + ENDING_NS;
-	int holder = volume_lock_holder(config);
-	while (holder > 0 && is_ending(holder) && clock_mono_ns() < deadline) {
-		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-		holder = volume_lock_holder(config);
-	}
-	return holder;
-}
-
 int mount_point_check(const struct volume_config *config, const char *path, struct error *error)
 {
 	struct stat st;
-	int holder = holder_of(config);
+	int holder = holder_wait(config);
 
 	if (holder > 0)
-		return error_set(error, ERR_BUSY, 0, "%s: is in use by process %d already; yester umount %s", config->directory, holder,
-				 config->directory);
+		return holder_refuse(config, holder, error);
 	if (mount_point_is_dead(path)) {
 		int rc = mount_point_unmount(path, true, error);
 		if (rc < 0)

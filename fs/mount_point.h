@@ -16,10 +16,16 @@ struct mount_entry {
 bool mount_point_find(const char *path, struct mount_entry *out);
 /* A yester is mounted there, alive or dead. */
 bool mount_point_is_yester(const char *path);
+/* The volume of that directory is mounted, there or elsewhere, as far as this mount namespace shows. */
+bool mount_point_has_volume(const char *directory);
 /* It is there, but its daemon is not (ENOTCONN). */
 bool mount_point_is_dead(const char *path);
 
-/* May `config` be mounted on `path` (in place when it is the directory itself)? Removes a dead mount of an earlier daemon. ERR_BUSY (mounted already), ERR_USAGE
+/* 0 when the volume's directory shows its plain files; a mount that is dead or whose daemon can't be reached would be taken for them: ERR_FAILED. For verbs that found no daemon. */
+int mount_point_check_plain(const struct volume_config *config, struct error *error);
+
+/* May `config` be mounted on `path` (in place when it is the directory itself)? Waits for a daemon that is ending (holder.h) and removes the dead mount of
+ * an earlier one. ERR_BUSY (mounted already), ERR_USAGE
  * (not empty, nested), ERR_ABSENT, ERR_DENIED (/dev/fuse), ERR_UNSUPPORTED (no FUSE in the kernel). */
 int mount_point_check(const struct volume_config *config, const char *path, struct error *error);
 

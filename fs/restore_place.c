@@ -1,7 +1,7 @@
 #include "restore_place.h"
 
 #include "buf.h"
-#include "control_client.h"
+#include "holder.h"
 #include "find_volume.h"
 #include "io.h"
 #include "json_field.h"
@@ -85,7 +85,7 @@ static int find_root(struct restore_place *out, char **root, struct error *error
 	struct buf answer = { 0 };
 	char mountpoint[PATH_MAX];
 	struct error why = { 0 };
-	int rc = control_call(out->config, "status", 0, NULL, NULL, &answer, &why);
+	int rc = holder_call(out->config, "status", 0, NULL, NULL, &answer, &why);
 
 	out->mounted = rc == 0;
 	if (rc == 0 && json_field_text((const char *)answer.data, "mountpoint", mountpoint, sizeof mountpoint))
@@ -95,10 +95,9 @@ static int find_root(struct restore_place *out, char **root, struct error *error
 	buf_free(&answer);
 	if (rc < 0 && rc != ERR_ABSENT)
 		return error_set(error, rc, why.sys_errno, "%s", why.message);
-	if (!out->mounted && mount_point_is_dead(out->config->directory))
-		return error_set(error, ERR_FAILED, 0, "%s: it is mounted, but its daemon has died; yester mount %s recovers it",
-				 out->config->directory, out->config->directory);
-	return *root ? 0 : no_memory(error);
+	if (!*root)
+		return no_memory(error);
+	return out->mounted ? 0 : mount_point_check_plain(out->config, error);
 }
 
 static int open_target(struct restore_place *out, const char *directory, struct error *error)

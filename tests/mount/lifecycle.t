@@ -125,6 +125,23 @@ def test_other_ways_to_unmount():
         volume.umount()
 
 
+def test_again_at_once():
+    """umount(8) returns before the daemon has made its last version: who mounts, asks or syncs at that moment waits for it and is not refused."""
+    volume = make("again")
+    for number in range(6):
+        volume.mount()
+        for name in range(50):
+            write(volume.path(f"new{name}"), f"{number} {name}")
+        yt.run("umount", volume.dir)
+    yt.check(volume.status()["state"] in ("unmounted", "synced", "syncing"), "status right after an unmount")
+    volume.mount()
+    yt.run("umount", "-l", volume.dir)
+    volume.sync()
+    volume.mount()
+    yt.equal(read(volume.snapshot("latest", "new49")), "5 49", "the file in the version")
+    volume.umount()
+
+
 def test_interrupted_unmount():
     """Ctrl-C while `yester umount` waits for uploads: it stays mounted."""
     volume = make("interrupted", interval="1h")

@@ -61,3 +61,17 @@ mv "$STORE" "$STORE.away"
 expect 1 mount "$DIR"
 mv "$STORE.away" "$STORE"
 round away
+
+# Removed under a running daemon: a verb that finds no daemon must not take the mount for the plain directory, and record its identity as the root's.
+mount_volume "$DIR"
+daemon=$(cat "$state/lock")
+rm -r "$state"
+expect_line 1 'mounted, but its daemon can.t be reached .*; umount' sync "$DIR"
+expect_line 1 'mounted, but its daemon can.t be reached .*; umount' restore "$DIR/sub/file" --at latest
+umount -l "$DIR"
+is_gone() {
+	! kill -0 "$1"
+}
+wait_for 30 is_gone "$daemon" || fail "the daemon stays after the unmount"
+echo "unsent beneath" >"$DIR/sub/file"
+round beneath
