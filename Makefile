@@ -7,11 +7,12 @@
 #   make simulate [ARGS="VERSIONS FILES"]   the catalogue after a long history: sizes and times
 #   make lint                shellcheck, mandoc, rules of the text and of who includes what
 #   make fuzz                build/fuzz/fuzz_*: each takes files and mutates them (tests/fuzz/replay.c)
-#   make install [DESTDIR=] [PREFIX=/usr/local] [SBINDIR=/sbin]; uninstall; clean
+#   make install [DESTDIR=] [PREFIX=/usr/local] [SBINDIR=/sbin]; uninstall; clean; distclean (build/deps too)
 #
 #   WERROR=1                 warnings are errors
 #   SAN=address,undefined    builds into build/san-address-undefined (or SAN=thread)
 #   FAILPOINTS=1             builds into build/failpoints with the failpoints of cache/base/failpoint.h
+#   FUSE=system              with the distribution's libfuse, into build/system-libfuse (else with that in build/deps, which scripts/setup makes)
 #   BUILD=DIR                builds there instead
 #
 # Each folder is compiled with only the include paths that it is allowed (fs -> cache <- sync), so that a wrong
@@ -30,7 +31,8 @@ SBINDIR := $(strip $(SBINDIR))
 comma := ,
 empty :=
 space := $(empty) $(empty)
-VARIANT := $(subst $(space),-,$(strip $(if $(SAN),san-$(subst $(comma),-,$(SAN))) $(if $(FAILPOINTS),failpoints)))
+VARIANT := $(subst $(space),-,$(strip $(if $(SAN),san-$(subst $(comma),-,$(SAN))) $(if $(FAILPOINTS),failpoints) \
+$(if $(filter system,$(FUSE)),system-libfuse)))
 BUILD := build$(if $(VARIANT),/$(VARIANT))
 OBJ := $(BUILD)/obj
 
@@ -58,17 +60,28 @@ INC_CACHE := -Icache -Icache/base
 INC_SYNC := $(INC_CACHE) -Isync
 INC_FS := $(INC_CACHE) -Ifs
 
+# libfuse: scripts/libfuse puts one into build/deps where the system's is too old.
+DEPS := build/deps
+fuse_config := $(if $(filter-out system,$(FUSE)),$(error FUSE is $(FUSE); it can be system, or nothing))$(strip \
+$(if $(FUSE),,$(if $(wildcard $(DEPS)/lib/libfuse3.a),PKG_CONFIG_PATH=$(abspath $(DEPS))/lib/pkgconfig))) $(PKG_CONFIG)
+
 # Nothing is asked of pkg-config for goals that don't compile: `make test` must work before scripts/setup has run.
-NO_COMPILE := clean test lint uninstall
+NO_COMPILE := clean distclean test lint uninstall
 ifneq ($(filter-out $(NO_COMPILE),$(or $(MAKECMDGOALS),all)),)
-need = $(if $(shell $(PKG_CONFIG) --exists $(1) && echo y),,$(error cannot find $(1) with $(PKG_CONFIG); \
+need = $(if $(shell $(fuse_config) --exists $(1) && echo y),,$(error cannot find $(1) with $(PKG_CONFIG); \
 run scripts/setup as root))
 PACKAGES := fuse3 libcurl openssl sqlite3 libzstd
 $(foreach package,$(PACKAGES),$(call need,$(package)))
 CACHE_CFLAGS := $(shell $(PKG_CONFIG) --cflags openssl sqlite3)
 SYNC_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcurl openssl sqlite3 libzstd)
-FUSE_CFLAGS := $(shell $(PKG_CONFIG) --cflags fuse3) -DFUSE_USE_VERSION=312
-FUSE_LIBS := $(shell $(PKG_CONFIG) --libs fuse3)
+FUSE_CFLAGS := $(shell $(fuse_config) --cflags fuse3) -DFUSE_USE_VERSION=312
+# A new libfuse as an archive, and its own dependencies the same way where they have one.
+fuse_libdir := $(shell $(fuse_config) --variable=libdir fuse3)
+FUSE_ARCHIVE := $(if $(FUSE),,$(if $(shell $(fuse_config) --atleast-version=3.18.3 fuse3 && echo y),$(wildcard $(fuse_libdir)/libfuse3.a)))
+archive = $(if $(filter /%,$(shell $(CC) -print-file-name=lib$(1).a)),-l:lib$(1).a,-l$(1))
+FUSE_LIBS := $(foreach lib,$(shell $(fuse_config) $(if $(FUSE_ARCHIVE),--static) --libs fuse3),$(strip \
+$(if $(filter -lfuse3,$(lib)),$(if $(FUSE_ARCHIVE),-l:libfuse3.a,$(lib)),$(strip \
+$(if $(filter -luring -lnuma,$(lib)),$(call archive,$(lib:-l%=%)),$(lib))))))
 CORE_LIBS := $(shell $(PKG_CONFIG) --libs libcurl openssl sqlite3 libzstd)
 endif
 
@@ -96,7 +109,7 @@ EXERCISE_BIN := $(patsubst tests/lib/%.c,$(BUILD)/lib/%,$(EXERCISE_SRC))
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 PROGRAM := $(if $(filter fs/main.c,$(FS_SRC)),$(BUILD)/yester)
 
-.PHONY: all unit fuzz check check-san test simulate lint install uninstall clean
+.PHONY: all unit fuzz check check-san test simulate lint install uninstall clean distclean
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -105,7 +118,7 @@ all: $(PROGRAM) $(if $(FAILPOINTS),$(EXERCISE_BIN)) $(if $(PROGRAM),,$(call obje
 # ---- compile and link
 
 # Changed flags compile everything again (WERROR alone does not).
-FLAGS := $(CC) $(BASE_CPPFLAGS) $(CPPFLAGS) $(BASE_CFLAGS) $(CFLAGS) $(BASE_LDFLAGS) $(LDFLAGS) $(FUSE_CFLAGS)
+FLAGS := $(CC) $(BASE_CPPFLAGS) $(CPPFLAGS) $(BASE_CFLAGS) $(CFLAGS) $(BASE_LDFLAGS) $(LDFLAGS) $(FUSE_CFLAGS) $(FUSE_LIBS)
 STAMP := $(OBJ)/flags
 ifneq ($(filter-out $(NO_COMPILE),$(or $(MAKECMDGOALS),all)),)
 $(shell mkdir -p $(OBJ))
@@ -154,6 +167,7 @@ $(BUILD)/lib%.a:
 $(BUILD)/yester: $(call objects,$(FS_SRC) $(SYNC_SRC) $(CACHE_SRC)) $(LIST)
 	$(call say,LINK,$@)
 	$(call link,$(call objects,$(FS_SRC) $(SYNC_SRC) $(CACHE_SRC)) $(FUSE_LIBS) $(CORE_LIBS))
+	$(if $(FUSE)$(FUSE_ARCHIVE),,@echo "built without $$(scripts/libfuse --missing); scripts/setup builds a newer one")
 
 $(BUILD)/unit/test_fs_%: $(OBJ)/tests/unit/test_fs_%.o $(TEST_LIB) $(FS_LIB) $(SYNC_LIB) $(CACHE_LIB)
 	$(call say,LINK,$@)
@@ -224,8 +238,12 @@ uninstall:
 	rm -f $(DESTDIR)$(COMPLETIONS)/yester $(DESTDIR)$(PREFIX)/share/doc/yester/yester.conf.sample
 	rm -f $(foreach page,$(MAN_PAGES),$(call mandir_of,$(page))/$(notdir $(page)))
 
+# Not what was fetched over the network.
 clean:
-	rm -rf $(BUILD)
+	$(if $(wildcard $(BUILD)),find $(BUILD) -mindepth 1 -maxdepth 1 ! -path $(DEPS) -exec rm -rf {} +)
+
+distclean:
+	rm -rf build
 
 -include $(patsubst %.c,$(OBJ)/%.d,$(CACHE_SRC) $(SYNC_SRC) $(FS_SRC) $(TESTLIB_SRC) $(UNIT_SRC) $(FUZZ_SRC) \
 $(EXERCISE_SRC) tests/fuzz/replay.c $(wildcard tests/bench/*.c))
