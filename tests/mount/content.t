@@ -1,5 +1,6 @@
 #!/usr/bin/python3 -B
 # timeout: 300
+# both libfuse
 """Promise 3, I2-I5, in depth: one process changes a few files in every way there is, on the mount and on a plain directory beside it, while versions are
 cut as fast as they come. Each version must be, byte by byte, the tree as it was between two of these operations; later versions later ones."""
 import hashlib

@@ -1,5 +1,6 @@
 #!/usr/bin/python3 -B
 # timeout: 120
+# both libfuse
 """Who owns what is made, which modes it gets, and when set-id bits go: a few hundred cases, done by another user and by root, on the mount and beside
 it on the plain filesystem. Both must say the same. A difference here may be a privilege escalation."""
 import mmap

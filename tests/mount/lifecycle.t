@@ -1,5 +1,6 @@
 #!/usr/bin/python3 -B
 # timeout: 180
+# both libfuse
 """Mounting and unmounting in each way that people do it: what was there is there afterwards, and nothing of it stays behind. Faults 29, 38."""
 import errno
 import os

@@ -1,5 +1,6 @@
 #!/usr/bin/python3 -B
 # timeout: 240
+# both libfuse
 """Every operation on the mount does what it does on a plain directory, and what it left is in the next version: read back through .snapshots,
 and after a clone. The same sequence runs on both; what each call answered (values and errno) is compared, and then the trees. Faults 34-37."""
 import errno

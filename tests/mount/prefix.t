@@ -1,5 +1,6 @@
 #!/usr/bin/python3 -B
 # timeout: 900
+# both libfuse
 """Promise 3 (I1-I5): every version is a prefix. Processes do numbered operations of every kind, side by side, while versions are cut; then for
 each version: whoever sees an operation also sees all that had ended before that one began, all that had ended before the sync that
 made it, nothing torn, and nothing that never was."""

@@ -1,5 +1,6 @@
 #!/usr/bin/python3 -B
 # timeout: 240
+# both libfuse
 """Twenty versions with known digests. Each is read back through .snapshots with cold caches, while the live tree is another one and when it is
 gone; after a clone; by `clone --at`; and by the independent reader scripts/yester-read."""
 import os
