@@ -48,8 +48,8 @@ static void say(const struct volume_config *config, const struct clone_result *m
 	if (made->partial)
 		printf("  The first upload of this volume never came to its end: this is the part that got there.\n");
 	if (made->skipped > 0) {
-		human_count(entries, made->skipped);
-		printf("  %s owners or special files could not be restored: that needs root.\n", entries);
+		human_plural(entries, made->skipped, "file");
+		printf("  %s could not get everything back (owner, set-user-ID bit, device, attribute): that needs root.\n", entries);
 	}
 	if (config->key_file)
 		printf("  key          %s\n", config->key_file);

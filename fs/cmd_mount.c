@@ -33,6 +33,8 @@ static int mount_volume(const struct volume_config *config, const char *where, s
 
 	if (where) {
 		path = realpath(where, NULL);
+		if (!path && errno == ENOENT)
+			return error_set(error, ERR_ABSENT, ENOENT, "%s: there is no such directory; make it, then mount again", where);
 		if (!path)
 			return error_errno(error, errno, "%s", where);
 	}

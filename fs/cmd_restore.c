@@ -198,8 +198,8 @@ static void say(const struct restoring *restoring)
 	else
 		printf(" (%s files and directories, %s)\n", entries, bytes);
 	if (restoring->written.skipped > 0) {
-		human_count(entries, restoring->written.skipped);
-		printf("  %s owners or special files could not be restored: that needs root.\n", entries);
+		human_plural(entries, restoring->written.skipped, "file");
+		printf("  %s could not get everything back (owner, set-user-ID bit, device, attribute): that needs root.\n", entries);
 	}
 	if (restoring->cut == 0)
 		return;

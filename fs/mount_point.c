@@ -174,10 +174,12 @@ int mount_point_check(const struct volume_config *config, const char *path, stru
 	}
 	if (mount_point_is_yester(path))
 		return error_set(error, ERR_BUSY, 0, "%s: is mounted already", path);
+	if (stat(path, &st) != 0 && errno == ENOENT)
+		return error_set(error, ERR_ABSENT, ENOENT, "%s: the directory is not there; bring it back (is its disk mounted?)", path);
 	if (stat(path, &st) != 0)
 		return error_errno(error, errno, "%s", path);
 	if (!S_ISDIR(st.st_mode))
-		return error_set(error, ERR_USAGE, ENOTDIR, "%s: is not a directory", path);
+		return error_set(error, ERR_USAGE, ENOTDIR, "%s: is not a directory; choose an empty one", path);
 	if (strcmp(path, config->directory) != 0) {
 		int rc = check_apart(config, path, error);
 		if (rc < 0)

@@ -7,10 +7,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static int no_memory(struct error *error)
@@ -104,6 +106,22 @@ static int check_our_own(const char *directory, const char *remote, struct error
 	return rc;
 }
 
+/* What the kernel makes up as it is read is no files that could be kept. */
+static bool is_kernel_filesystem(int fd)
+{
+	static const uint32_t types[] = { PROC_SUPER_MAGIC, SYSFS_MAGIC, CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, DEBUGFS_MAGIC,
+					  TRACEFS_MAGIC, SECURITYFS_MAGIC, SELINUX_MAGIC, DEVPTS_SUPER_MAGIC, BPF_FS_MAGIC,
+					  PSTOREFS_MAGIC, EFIVARFS_MAGIC, BINFMTFS_MAGIC, NSFS_MAGIC };
+	struct statfs st;
+
+	if (fstatfs(fd, &st) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+		if ((uint32_t)st.f_type == types[i])
+			return true;
+	return false;
+}
+
 static int check_directory(const char *directory, struct error *error)
 {
 	struct stat st;
@@ -120,6 +138,9 @@ static int check_directory(const char *directory, struct error *error)
 	if (fstatat(fd, FS_SNAPSHOTS, &st, AT_SYMLINK_NOFOLLOW) == 0)
 		rc = error_set(error, ERR_USAGE, 0, "%s/%s: there is a real one, which would hide the history; rename it", directory,
 			       FS_SNAPSHOTS);
+	else if (is_kernel_filesystem(fd))
+		rc = error_set(error, ERR_USAGE, 0, "%s: the kernel makes up what is in it, there are no files to keep; choose another "
+			       "directory", directory);
 	close(fd);
 	return rc;
 }
@@ -189,7 +210,8 @@ static int choose_name(const struct new_config *wanted, const char *directory, c
 
 int new_config_remote(const char *remote, char **out, struct error *error)
 {
-	size_t length = strlen(remote), least = strncmp(remote, "file:///", 8) == 0 ? 8 : 0;
+	const char *scheme = strstr(remote, "://");
+	size_t length = strlen(remote), least = strncmp(remote, "file:///", 8) == 0 ? 8 : scheme ? (size_t)(scheme - remote) + 3 : 0;
 	char *copy;
 	int rc;
 

@@ -1,8 +1,9 @@
 #include "restore_place.h"
 
 #include "buf.h"
-#include "holder.h"
 #include "find_volume.h"
+#include "fs.h"
+#include "holder.h"
 #include "io.h"
 #include "json_field.h"
 #include "mount_point.h"
@@ -105,6 +106,8 @@ static int open_target(struct restore_place *out, const char *directory, struct 
 	struct stat st;
 
 	out->dirfd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (out->dirfd < 0 && errno == ENOENT)
+		return error_set(error, ERR_ABSENT, ENOENT, "%s: there is no such directory; make it, or choose another DEST", directory);
 	if (out->dirfd < 0)
 		return error_errno(error, errno, "%s", directory);
 	out->shown = join(directory, out->name);
@@ -176,6 +179,20 @@ static int find_elsewhere(struct restore_place *out, const char *to, struct erro
 	return rc;
 }
 
+/* One of the path's names is .snapshots. */
+static bool is_in_the_past(const char *inside)
+{
+	for (;;) {
+		size_t length = strcspn(inside, "/");
+
+		if (length == strlen(FS_SNAPSHOTS) && strncmp(inside, FS_SNAPSHOTS, length) == 0)
+			return true;
+		if (!inside[length])
+			return false;
+		inside += length + 1;
+	}
+}
+
 int restore_place_find(const char *path, const char *to, struct restore_place *out, struct error *error)
 {
 	char *root = NULL;
@@ -183,8 +200,7 @@ int restore_place_find(const char *path, const char *to, struct restore_place *o
 
 	*out = (struct restore_place){ .dirfd = -1 };
 	rc = find_inside(path, out, error);
-	if (rc == 0 && (strcmp(out->inside, ".snapshots") == 0 || strstr(out->inside, "/.snapshots") ||
-			strncmp(out->inside, ".snapshots/", 11) == 0))
+	if (rc == 0 && is_in_the_past(out->inside))
 		rc = error_set(error, ERR_USAGE, 0, "%s: that is the past already; name the path without .snapshots, or copy it with cp -a",
 			       path);
 	if (rc == 0)

@@ -34,6 +34,8 @@ static int check_mode(const char *path, struct error *error)
 {
 	struct stat st;
 
+	if (stat(path, &st) != 0 && errno == ENOENT)
+		return error_set(error, ERR_ABSENT, ENOENT, "%s: there is no such file; name the one that holds the recovery key", path);
 	if (stat(path, &st) != 0)
 		return error_errno(error, errno, "%s", path);
 	if (S_ISREG(st.st_mode) && (st.st_mode & 077))

@@ -89,6 +89,10 @@ static void say_pending(struct view *view)
 	human_duration(oldest, (double)number(view, "oldest_pending_seconds"));
 	if (pending_files == 0 && pending_bytes == 0)
 		SAY(view, "  waiting    nothing%s\n", is(view, "unmounted") ? " that is known" : "");
+	else if (pending_files == 0) /* what an earlier session sealed */
+		SAY(view, "  waiting    %s to go up\n", bytes);
+	else if (is(view, "unmounted") && pending_bytes == 0) /* changed whole: how much that is shows when they are read */
+		SAY(view, "  waiting    %s\n", files);
 	else if (is(view, "unmounted"))
 		SAY(view, "  waiting    %s, %s\n", files, bytes);
 	else

@@ -8,6 +8,7 @@
 #include "recover.h"
 #include "setup.h"
 #include "tree.h"
+#include "when.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -164,9 +165,30 @@ static int make_state(struct cloning *cloning, bool absent, struct error *error)
 	return rc;
 }
 
+static int take_time(void *context, const struct version_row *row)
+{
+	int64_t *time_s = context;
+
+	*time_s = row->time_s;
+	return 1;
+}
+
+static int no_version(const struct cloning *cloning, int64_t first_s, struct error *error)
+{
+	char name[WHEN_NAME_BYTES] = "";
+
+	if (first_s < 0)
+		return error_set(error, ERR_ABSENT, 0, "%s: the first upload is not complete; without --at, the part that is there is recovered",
+				 cloning->store->url);
+	when_name(name, first_s);
+	return error_set(error, ERR_ABSENT, 0, "%s: the history begins later, at %s; choose a --at from then on, or leave it out",
+			 cloning->store->url, name);
+}
+
 static int choose_version(struct cloning *cloning, int64_t at_s, struct error *error)
 {
 	struct db_conn *conn;
+	int64_t first_s = -1;
 	int rc = db_read_begin(volume_db(cloning->volume), &conn, error);
 
 	if (rc)
@@ -176,10 +198,11 @@ static int choose_version(struct cloning *cloning, int64_t at_s, struct error *e
 	/* An import that never came to its end: better a part than nothing. */
 	if (rc == ERR_ABSENT && at_s < 0)
 		rc = catalogue_version_newest(conn, true, &cloning->version);
+	if (rc == ERR_ABSENT)
+		catalogue_version_each(conn, 0, take_time, &first_s);
 	db_read_end(volume_db(cloning->volume), conn);
 	if (rc == ERR_ABSENT)
-		return error_set(error, rc, 0, "%s: there is no version at or before that time; clone without --at, then yester log",
-				 cloning->store->url);
+		return no_version(cloning, first_s, error);
 	return rc ? error_set(error, rc, 0, "catalogue: can't look up versions") : 0;
 }
 

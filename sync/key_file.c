@@ -20,6 +20,9 @@ static int open_secret(const char *path, struct error *error)
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
 	struct stat st;
 
+	if (fd < 0 && errno == ENOENT)
+		return error_set(error, ERR_ABSENT, ENOENT,
+				 "%s: there is no such file to unlock the volume with; bring it back, or name another", path);
 	if (fd < 0)
 		return error_errno(error, errno, "%s", path);
 	if (fstat(fd, &st) < 0) {
@@ -27,6 +30,10 @@ static int open_secret(const char *path, struct error *error)
 
 		close(fd);
 		return status;
+	}
+	if (S_ISDIR(st.st_mode)) {
+		close(fd);
+		return error_set(error, ERR_USAGE, EISDIR, "%s: is a directory; name the file with the secret", path);
 	}
 	if (S_ISREG(st.st_mode) && (st.st_mode & 077)) {
 		close(fd);

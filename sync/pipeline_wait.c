@@ -39,7 +39,8 @@ struct waiting {
 static int timed_out(const struct waiting *waiting, const struct upload_status *upload)
 {
 	const struct error *own = &waiting->pipeline->status.error;
-	const char *why = own->code ? own->message : upload->error.code ? upload->error.message : "the work is not done yet";
+	const char *why = own->code ? own->message : upload->error.code ? upload->error.message :
+		"the remote has not taken everything yet; nothing is lost, the rest goes up later (yester status)";
 
 	return error_set(waiting->error, ERR_TIMEOUT, 0, "not durable in time: %s", why);
 }

@@ -327,7 +327,8 @@ bool spool_has_room(struct spool *spool, struct error *error)
 		return false;
 	}
 	if (!has_space(spool, 1)) {
-		error_set(error, ERR_NOSPACE, ENOSPC, "the disk of the state directory is nearly full; versions wait until there is space");
+		error_set(error, ERR_NOSPACE, ENOSPC, "spool: the disk of %s is nearly full, and versions wait; free some space there",
+			  volume_state_path(spool->volume));
 		return false;
 	}
 	return true;

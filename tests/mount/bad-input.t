@@ -46,11 +46,13 @@ expect_line 2 'the remote would lie in it' init "$TEST_TMP/plain" "file://$TEST_
 expect_line 2 'the config directory would lie in it|the state directory would lie in it' init "$TEST_TMP" "file:///nowhere/x"
 mkdir -p "$TEST_TMP/real/.snapshots"
 expect_line 2 'real one, which would hide the history; rename it' init "$TEST_TMP/real" "$S/x"
+expect_line 2 'no files to keep; choose another' init /proc "$S/x"
 expect_line 2 '--name A/B: a name has' init "$TEST_TMP/plain" "$S/x" --name A/B
 
 # ---- remotes
 for remote in nonsense ftp://host/x s3:// s3://bucket s3://b/x s3://bucket/../x file://relative/x file:///a/../b 's3://bucket/with blank'; do
 	expect_line 2 'write it as s3://BUCKET/PREFIX or file:///PATH' init "$TEST_TMP/plain" "$remote"
+	[[ $ERR = "yester: remote $remote: "* ]] || fail "the message is about another remote: $ERR"
 done
 
 # An endpoint where nobody listens: a free port of this moment.
@@ -75,7 +77,8 @@ chmod 600 "$TEST_TMP/pass"
 : >"$TEST_TMP/empty"
 chmod 600 "$TEST_TMP/empty"
 expect_line 3 '.' init "$TEST_TMP/plain" "$S/x" --passphrase-file "$TEST_TMP/empty"
-expect_line 1 'No such file' init "$TEST_TMP/plain" "$S/x" --passphrase-file "$TEST_TMP/absent"
+expect_line 1 'no such file to unlock the volume with; bring it back' init "$TEST_TMP/plain" "$S/x" --passphrase-file "$TEST_TMP/absent"
+expect_line 2 'is a directory; name the file' init "$TEST_TMP/plain" "$S/x" --passphrase-file "$TEST_TMP"
 
 # ---- a volume
 new_volume v --passphrase-file "$TEST_TMP/pass"
@@ -98,12 +101,15 @@ expect_line 2 'inside the volume v; mount' mount "$DIR/sub"
 expect_line 1 'no version yet' restore "$DIR/file" --at latest --to "$TEST_TMP/restored"
 expect_line 1 'no version yet; there is nothing to recover' clone "file://$STORE" "$TEST_TMP/clone" --passphrase-file "$TEST_TMP/pass"
 expect 0 sync "$DIR"
+expect_line 1 'the history begins later, at 2[-0-9T]+Z; choose' clone "file://$STORE" "$TEST_TMP/clone" --passphrase-file "$TEST_TMP/pass" --at 2001-01-01
 expect_line 2 'that is no time; write it as 10m-ago' restore "$DIR/file" --at whenever
 expect_line 2 'that is no time' restore "$DIR/file" --at 2026-02-30
 expect_line 1 'history of the volume begins later' restore "$DIR/file" --at 2001-01-01
 expect_line 1 'no version has it' restore "$DIR/nothing" --at latest
 expect_line 1 'it is there already, and --to replaces nothing' restore "$DIR/file" --at latest --to "$TEST_TMP/file"
+expect_line 1 'there is no such directory; make it, or choose another DEST' restore "$DIR/file" --at latest --to "$TEST_TMP/absent/file"
 expect_line 2 'that is the past already' restore "$DIR/.snapshots/latest/file" --at latest
+expect_line 1 'no version has it' restore "$DIR/sub/.snapshots-of-mine" --at latest
 
 # ---- wrong secrets: 3, and nothing is written
 echo wrong >"$TEST_TMP/wrong"
@@ -115,7 +121,8 @@ expect_line 3 'encrypted; give' check "file://$STORE"
 expect_line 3 'recovery key' clone "file://$STORE" "$TEST_TMP/clone" --recovery-key-file "$TEST_TMP/wrong"
 chmod 644 "$TEST_TMP/wrong"
 expect_line 2 'chmod 600' clone "file://$STORE" "$TEST_TMP/clone" --recovery-key-file "$TEST_TMP/wrong"
-expect_line 1 'No such file' clone "file://$STORE" "$TEST_TMP/clone" --key-file "$TEST_TMP/absent"
+expect_line 1 'no such file to unlock the volume with; bring it back' clone "file://$STORE" "$TEST_TMP/clone" --key-file "$TEST_TMP/absent"
+expect_line 1 'no such file; name the one' clone "file://$STORE" "$TEST_TMP/clone" --recovery-key-file "$TEST_TMP/absent"
 [ ! -e "$TEST_TMP/clone" ] || fail "a refused clone made the directory"
 [ "$(find "$STORE" "$YESTER_CONFIG_DIR" "$YESTER_STATE_DIR" | sort)" = "$before" ] || fail "a wrong secret left something behind"
 mkdir "$TEST_TMP/full" && : >"$TEST_TMP/full/file"
@@ -142,7 +149,8 @@ cp "$TEST_TMP/v.conf" "$config"
 expect_line 2 'mount option take_ovr: there is no such option' mount "$DIR" -o take_ovr
 expect_line 2 'lies inside' mount "$DIR" "$DIR/sub"
 expect_line 2 'is not empty' mount "$DIR" "$TEST_TMP/full"
-expect_line 1 'No such file' mount "$DIR" "$TEST_TMP/absent"
+expect_line 1 'there is no such directory; make it' mount "$DIR" "$TEST_TMP/absent"
+expect_line 2 'is not a directory; choose' mount "$DIR" "$TEST_TMP/file"
 elsewhere=$YESTER_STATE_DIR
 YESTER_STATE_DIR=$DIR/sub/state
 mkdir -m 700 "$YESTER_STATE_DIR"
@@ -158,13 +166,13 @@ unshare -m sh -c 'mount -t tmpfs none /dev && exec "$@"' sh "$YESTER" mount "$DI
 grep -qE '^yester: /dev/fuse: .*; modprobe fuse' "$TEST_TMP/err" || fail "without /dev/fuse: $(cat "$TEST_TMP/err")"
 
 mount_volume "$DIR"
-expect_line 1 'in use by process|mounted already' mount "$DIR"
+expect_line 1 'is mounted already, by process [0-9]+; yester umount' mount "$DIR"
 expect_line 1 'mounted' init "$DIR" "$S/y"
 umount_volume "$DIR" || fail "umount: exit code $?"
 
 # The disk is not there, or another one is: refused, and never recorded as a loss.
 mv "$DIR" "$TEST_TMP/moved"
-expect_line 1 'No such file' mount "$DIR"
+expect_line 1 'the directory is not there; bring it back \(is its disk mounted\?\)' mount "$DIR"
 mkdir "$DIR"
 expect_line 1 'not the directory it was at init' mount "$DIR"
 expect_line 1 'not the directory it was at init' sync "$DIR"
