@@ -1,4 +1,6 @@
 #include "chunk_cache.h"
+
+#include "backing.h"
 #include "bytes.h"
 #include "clock.h"
 #include "io.h"
@@ -13,7 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define BLOCK_BYTES 4096
@@ -96,13 +97,13 @@ static struct entry *remove_locked(struct chunk_cache *cache, const uint8_t id[C
 	return entry;
 }
 
-/* What has to go to meet the limit, as a list by next_in_bucket: the files are removed without the lock. A put of the same chunk in between may lose its
+/* What has to go to meet a limit, as a list by next_in_bucket: the files are removed without the lock. A put of the same chunk in between may lose its
  * file to that; a get then finds none. */
-static struct entry *evict_locked(struct chunk_cache *cache)
+static struct entry *evict_locked(struct chunk_cache *cache, uint64_t limit)
 {
 	struct entry *list = NULL;
 
-	while (cache->bytes > cache->limit && cache->oldest) {
+	while (cache->bytes > limit && cache->oldest) {
 		struct entry *entry = remove_locked(cache, cache->oldest->id);
 		entry->next_in_bucket = list;
 		list = entry;
@@ -217,7 +218,7 @@ static void scan_locked(struct chunk_cache *cache)
 	for (size_t i = 0; i < found.count; i++)
 		add_locked(cache, found.list[i]);
 	free(found.list);
-	remove_files(cache, evict_locked(cache));
+	remove_files(cache, evict_locked(cache, cache->limit));
 }
 
 /* --- Interface --- */
@@ -312,19 +313,6 @@ int chunk_cache_get(struct chunk_cache *cache, const uint8_t id[CHUNK_ID_BYTES],
 	return rc;
 }
 
-/* I13: the last twentieth of the disk, 1 GiB at most, is not for us. */
-static bool has_space(const struct chunk_cache *cache, size_t length)
-{
-	struct statvfs fs;
-
-	if (fstatvfs(cache->fd, &fs) != 0)
-		return false;
-	uint64_t reserve = (uint64_t)fs.f_blocks * fs.f_frsize / 20;
-	if (reserve > (UINT64_C(1) << 30))
-		reserve = UINT64_C(1) << 30;
-	return (uint64_t)fs.f_bavail * fs.f_frsize > reserve + length;
-}
-
 static int write_file(struct chunk_cache *cache, const char *name, const void *data, size_t length)
 {
 	char tmp[sizeof(TMP_PREFIX) + 16], directory[3] = {name[0], name[1], 0};
@@ -353,7 +341,8 @@ void chunk_cache_put(struct chunk_cache *cache, const uint8_t id[CHUNK_ID_BYTES]
 	char name[NAME_BYTES];
 	bool ignored;
 
-	if (!length || length > cache->limit / 8 || touch(cache, id, &ignored) || !has_space(cache, length))
+	if (!length || length > cache->limit / 8 || touch(cache, id, &ignored) ||
+	    backing_free_above_reserve(cache->fd) <= length) /* I13 */
 		return;
 	struct entry *entry = calloc(1, sizeof(*entry));
 	if (!entry)
@@ -372,7 +361,7 @@ void chunk_cache_put(struct chunk_cache *cache, const uint8_t id[CHUNK_ID_BYTES]
 		free(entry); /* somebody else was faster, with the same bytes */
 	else
 		add_locked(cache, entry);
-	struct entry *evicted = evict_locked(cache);
+	struct entry *evicted = evict_locked(cache, cache->limit);
 	pthread_mutex_unlock(&cache->lock);
 	remove_files(cache, evicted);
 }
@@ -386,6 +375,18 @@ void chunk_cache_drop(struct chunk_cache *cache, const uint8_t id[CHUNK_ID_BYTES
 	if (entry)
 		entry->next_in_bucket = NULL;
 	remove_files(cache, entry);
+}
+
+uint64_t chunk_cache_yield(struct chunk_cache *cache, uint64_t bytes)
+{
+	pthread_mutex_lock(&cache->lock);
+	scan_locked(cache);
+	uint64_t before = cache->bytes;
+	struct entry *evicted = evict_locked(cache, before > bytes ? before - bytes : 0);
+	uint64_t gone = before - cache->bytes;
+	pthread_mutex_unlock(&cache->lock);
+	remove_files(cache, evicted);
+	return gone;
 }
 
 uint64_t chunk_cache_bytes(struct chunk_cache *cache)

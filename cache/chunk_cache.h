@@ -23,9 +23,11 @@ int chunk_cache_open(const char *path, uint64_t limit_bytes, struct chunk_cache 
 void chunk_cache_close(struct chunk_cache *cache);
 /* Appends the chunk's `length` bytes as they are on disk. ERR_ABSENT (also when the file has another length), ERR_NOMEM, ERR_FAILED; then nothing was appended. */
 int chunk_cache_get(struct chunk_cache *cache, const uint8_t id[CHUNK_ID_BYTES], size_t length, struct buf *out);
-/* Keeps a copy, unless the chunk is there, is larger than an eighth of the limit, or the disk is nearly full. */
+/* Keeps a copy, unless the chunk is there, is larger than an eighth of the limit, or the disk has no room for it above its reserve (backing_free_above_reserve). */
 void chunk_cache_put(struct chunk_cache *cache, const uint8_t id[CHUNK_ID_BYTES], const void *data, size_t length);
 void chunk_cache_drop(struct chunk_cache *cache, const uint8_t id[CHUNK_ID_BYTES]);
+/* Somebody needs the space more: at least so many bytes go, as far as there are so many. How many went. */
+uint64_t chunk_cache_yield(struct chunk_cache *cache, uint64_t bytes);
 /* Bytes on disk now, in whole blocks. */
 uint64_t chunk_cache_bytes(struct chunk_cache *cache);
 

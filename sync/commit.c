@@ -50,10 +50,17 @@ int commit_pack(struct upload *upload, struct spool_object *pack, struct error *
 	if (rc)
 		return rc;
 	pthread_mutex_lock(&upload->lock);
-	bool registered = pack->registered;
-	if (!registered)
-		upload_pack_done(upload, pack); /* its row will say so */
+	bool registered = pack->registered, leaves = !registered && !pack->dropped;
+	if (leaves) {
+		pack->row.state = SPOOL_DONE;
+		pack->gone = true;
+	}
 	pthread_mutex_unlock(&upload->lock);
+	/* File first: who waits for room looks at what is counted. */
+	if (leaves) {
+		spool_unlink(upload->spool, pack->row.object);
+		spool_count_gone(upload->spool, (uint64_t)pack->row.size);
+	}
 	/* Not synchronous: lost in a power cut, the pack is sent again; and the row `attempted` that relies on it is synchronous, and later in the same log. */
 	if (registered)
 		rc = set_state(upload, pack->row.object, SPOOL_DONE, false, error);

@@ -17,7 +17,6 @@
 #define EFFORT_PER_THREAD (UINT64_C(4) << 20) /* so much work makes another sealer worth it */
 #define EFFORT_PER_INODE 8192
 #define INLINE_BYTES (256u << 10)
-#define EARLY_BYTES (UINT64_C(64) << 20) /* a version with more sends its packs before it is complete */
 #define NICE 10
 #define IOPRIO_WHO_PROCESS 1
 #define IOPRIO_IDLE (3 << 13)
@@ -116,60 +115,26 @@ static int add_pack_row(struct sealing *sealing, struct pack_builder *builder, i
 	return delta_add_pack(sealing->delta, &row, error);
 }
 
-/* Whether its packs may leave before long: not if the spool or the log has to be looked at first, which only the caller's thread can do. */
-static bool is_sending(struct sealing *sealing)
-{
-	struct upload_status status;
-
-	upload_get_status(sealing->env->upload, &status);
-	return !status.fenced && !status.lost && !status.damaged && !atomic_load(sealing->env->stop);
-}
-
-/* I13: a large version waits here for its own packs to leave, rather than fill the disk. */
-static int wait_for_room(struct sealing *sealing, struct error *error)
-{
-	struct error why;
-
-	while (sealing->early && !spool_has_room(sealing->env->spool, &why)) {
-		if (seal_cancelled(sealing) || why.sys_errno == ENOSPC || !is_sending(sealing))
-			return error_set(error, ERR_NOSPACE, why.sys_errno, "%s", why.message);
-		struct timespec pause = ns_timespec(NS_PER_S / 10);
-		nanosleep(&pause, NULL);
-	}
-	return 0;
-}
-
 static int pack_to_spool(struct sealing *sealing, struct pack_builder *builder, int64_t num, struct error *error)
 {
 	uint8_t hash[SHA256_BYTES];
 	char key[RECORD_KEY_BYTES];
 	const struct buf *bytes;
-	struct spool_object *object;
 	int rc = pack_builder_finish(builder, &bytes, hash);
 
 	if (rc)
 		return error_set(error, rc, 0, "sealing a pack: %s", error_word(rc));
-	rc = wait_for_room(sealing, error);
 	pack_key(key, pack_builder_id(builder));
-	if (!rc)
-		rc = spool_write(sealing->env->spool, SPOOL_PACK, sealing->seq, key, bytes, hash, &object, error);
-	if (rc)
-		return rc;
-	pthread_mutex_lock(&sealing->lock);
-	object->next = sealing->objects;
-	sealing->objects = object;
-	pthread_mutex_unlock(&sealing->lock);
-	if (atomic_fetch_add(&sealing->sealed_bytes, bytes->length) > EARLY_BYTES)
-		sealing->early = true;
-	if (sealing->early)
-		upload_offer(sealing->env->upload, object);
-	return add_pack_row(sealing, builder, num, hash, bytes->length, 0, error);
+	rc = seal_spool_pack(sealing, key, bytes, hash, error);
+	return rc ? rc : add_pack_row(sealing, builder, num, hash, bytes->length, 0, error);
 }
 
 static int worker_flush(struct seal_worker *worker, struct error *error)
 {
-	int rc = pack_to_spool(worker->sealing, worker->builder, worker->pack, error);
+	int rc;
 
+	seal_reader_end(&worker->reader); /* it may take as long as the network does */
+	rc = pack_to_spool(worker->sealing, worker->builder, worker->pack, error);
 	pack_builder_free(worker->builder);
 	worker->builder = NULL;
 	return rc;
@@ -207,7 +172,7 @@ static int add_to_pack(struct seal_worker *worker, const uint8_t id[CRYPT_ID_BYT
 				.dictionary = place.dictionary};
 	memcpy(row.id, id, sizeof(row.id));
 	rc = delta_add_chunk(sealing->delta, &row, error);
-	if (!rc && pack_builder_size(worker->builder) >= volume_config(sealing->env->volume)->pack_size_bytes)
+	if (!rc && pack_builder_size(worker->builder) >= sealing->pack_bytes)
 		rc = worker_flush(worker, error);
 	return rc;
 }
@@ -330,6 +295,8 @@ int seal_run(struct sealing *sealing, struct error *error)
 		return 0;
 	if (workers_new(sealing))
 		return error_errno(error, ENOMEM, "version %lld", (long long)sealing->seq);
+	seal_reader_end(&sealing->reader); /* what is read from here on is the sealers' */
+	seal_room_begin(sealing);
 	add_worker(sealing);
 	if (!sealing->worker_count)
 		return error_set(error, ERR_NOMEM, EAGAIN, "starting a sealer: no thread for it");
@@ -363,6 +330,7 @@ int seal_finish_packs(struct sealing *sealing, const struct buf **inline_pack, s
 	int left = 0, rc = 0;
 
 	*inline_pack = NULL;
+	seal_reader_end(&sealing->reader);
 	for (int i = 0; i < sealing->worker_count; i++) {
 		if (sealing->workers[i].builder) {
 			last = &sealing->workers[i];

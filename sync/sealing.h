@@ -3,7 +3,7 @@
  *   sealing_new            numbers, an empty delta
  *   seal_ino_*, seal_name_add   which inodes and names it is about                     (seal_ino.c, seal_names.c; caller's thread)
  *   seal_names_settle      live names are looked up; inodes that have none left are gone, with all below them
- *   seal_run               sealers capture every wanted inode: attributes, then bytes  (seal_pool.c; seal_file.c; several threads)
+ *   seal_run               sealers capture every wanted inode: attributes, then bytes  (seal_pool.c, seal_room.c; seal_file.c; several threads)
  *   seal_names_emit        names of inodes that made it; the others are put off
  *   sealing_commit         record, spool, the I11 transaction, hand-over to upload     (seal_commit.c)
  *   sealing_free           gives everything back that was not committed
@@ -109,7 +109,7 @@ struct sealing {
 	struct cut *cut;      /* NULL: import */
 	int64_t seq, cut_ns, epoch;
 	bool partial;
-	atomic_bool early;    /* packs travel before the version is committed */
+	atomic_bool early;    /* packs travel before the version is committed, and leave the spool */
 	bool rescan;          /* something did not fit what we know: look again */
 	/* Caller's thread. */
 	struct seal_reader reader;
@@ -129,6 +129,7 @@ struct sealing {
 	atomic_bool failed;       /* some sealer gave up: the others do too */
 	_Atomic uint64_t changes; /* rows in the delta */
 	_Atomic uint64_t sealed_bytes; /* of packs */
+	uint64_t pack_bytes, early_bytes; /* a pack with so many is full; of so many in packs, those done already leave. By the room there is */
 	pthread_mutex_t lock; /* a leaf: chunks, objects, env's numbers, worker_count */
 	int worker_count;
 	const struct seal_ino *unreadable; /* the first file that could not be read */
@@ -167,6 +168,11 @@ int seal_run(struct sealing *sealing, struct error *error);
 int seal_chunk(struct seal_worker *worker, const void *data, uint32_t length, int64_t *num, struct error *error);
 /* Finishes what is left of the packs: the small last one stays to be inlined (*pack), the others are spooled. */
 int seal_finish_packs(struct sealing *sealing, const struct buf **inline_pack, struct error *error);
+/* Sizes by the room that there is now. */
+void seal_room_begin(struct sealing *sealing);
+/* Writes a finished pack into the spool; waits, as long as that makes sense, for others to leave it. ERR_NOSPACE. (seal_room.c) */
+int seal_spool_pack(struct sealing *sealing, const char *key, const struct buf *bytes, const uint8_t hash[SHA256_BYTES],
+		    struct error *error);
 /* The tree's disk refused to give the file's bytes: it is put off, and what can be read goes on. Returns 0. */
 int seal_put_off_unreadable(struct seal_worker *worker, struct seal_ino *ino, const struct error *why);
 /* Nobody wants the result any more (engine stops, cut abandoned). */

@@ -147,12 +147,18 @@ out:
 	return rc ? rc : gone;
 }
 
-/* I13. What is in the remote already goes first. */
+/* I13. What is only a copy of what the remote has goes first. */
 static bool has_space(struct spool *spool, uint64_t bytes)
 {
-	while (backing_free_above_reserve(spool->fd) < bytes)
-		if (atomic_load(&spool->done) <= 0 || evict_some(spool, 0, NULL) <= 0)
+	struct chunk_cache *cache = volume_chunk_cache(spool->volume);
+	uint64_t space;
+
+	while ((space = backing_free_above_reserve(spool->fd)) < bytes) {
+		if (atomic_load(&spool->done) > 0 && evict_some(spool, 0, NULL) > 0)
+			continue;
+		if (!cache || chunk_cache_yield(cache, bytes - space) == 0)
 			return false;
+	}
 	return true;
 }
 
@@ -195,9 +201,9 @@ int spool_write(struct spool *spool, enum spool_kind kind, int64_t seq, const ch
 	*out = NULL;
 	if (!has_space(spool, bytes->length))
 		return error_set(error, ERR_NOSPACE, ENOSPC,
-				 "spool: a version of more than %llu MiB waits, and the disk of %s has room for no more above its reserve; free some "
-				 "space there, or give the state directory a larger disk",
-				 (unsigned long long)(atomic_load(&spool->pending) >> 20), volume_state_path(spool->volume));
+				 "spool: the disk of %s has no room for %llu MiB more above its reserve; versions wait; free some space there, or give "
+				 "the state directory a larger disk",
+				 volume_state_path(spool->volume), (unsigned long long)(bytes->length >> 20) + 1);
 	fd = create(spool, key, error);
 	if (fd < 0)
 		return fd;
@@ -252,6 +258,8 @@ void spool_object_free(struct spool_object *object) { free(object); }
 
 void spool_discard(struct spool *spool, const struct spool_object *object)
 {
+	if (object->gone)
+		return;
 	spool_unlink(spool, object->row.object);
 	if (object->row.state != SPOOL_DONE)
 		spool_count_gone(spool, (uint64_t)object->row.size);
@@ -332,6 +340,16 @@ bool spool_has_room(struct spool *spool, struct error *error)
 		return false;
 	}
 	return true;
+}
+
+uint64_t spool_capacity(struct spool *spool)
+{
+	struct chunk_cache *cache = volume_chunk_cache(spool->volume);
+	uint64_t ours = (uint64_t)atomic_load(&spool->done) + atomic_load(&spool->pending) + (cache ? chunk_cache_bytes(cache) : 0);
+	uint64_t space = backing_free_above_reserve(spool->fd);
+	uint64_t capacity = space > UINT64_MAX - ours ? UINT64_MAX : space + ours;
+
+	return capacity < spool->limit ? capacity : spool->limit;
 }
 
 void spool_count_pending(struct spool *spool, uint64_t bytes) { atomic_fetch_add(&spool->pending, bytes); }

@@ -2,6 +2,9 @@
  *
  * An object's file is written whole and fsynced before its row exists (PROTOCOL Seal), never changed afterwards (I14), and removed only after its row: so a row without
  * a whole file means damage, and a file without a row is left over from a crash and removed at the next start. (A file whose object is done may go before its row does.)
+ *
+ * A version may be larger than the spool: a pack that the remote acknowledges before its version exists leaves the spool at once and never gets a row. What the version needs of it
+ * from then on, history included, is in the remote. Should the version come to nothing, or a crash come first, the pack is an orphan there: no record names it.
  * Any thread. */
 #ifndef YESTER_SPOOL_H
 #define YESTER_SPOOL_H
@@ -22,6 +25,8 @@ struct spool_object {
 	struct spool_row row;       /* upload's lock once it was offered: state */
 	int references;             /* upload's lock once it was offered; 1 when new */
 	bool registered; /* upload's lock: its row is in the database, or will be before anyone else gets the write lock */
+	bool gone;       /* upload's lock: acknowledged before that: it has left the spool, and needs no row */
+	bool offered;    /* its sealing's lock: upload knows it */
 	bool queued, in_flight, dropped; /* upload's lock */
 	/* Records only. */
 	bool partial, take_over;
@@ -57,6 +62,8 @@ void spool_unlink(struct spool *spool, const char *object);
 /* Bytes of objects that are not done; and room for more (I13, spool_limit): false when cuts must wait, with the reason in *error. */
 uint64_t spool_pending_bytes(struct spool *spool);
 bool spool_has_room(struct spool *spool, struct error *error);
+/* So many bytes would fit if all that is on its way, or kept as cache, had left. */
+uint64_t spool_capacity(struct spool *spool);
 /* Counts an object of the database as pending; it became done (acknowledged, confirmed); it is discarded. */
 void spool_count_pending(struct spool *spool, uint64_t bytes);
 void spool_count_done(struct spool *spool, uint64_t bytes);

@@ -84,6 +84,7 @@ static void succeeded(struct upload *upload)
 	upload->status.error.code = 0;
 	upload->not_before = 0;
 	pthread_cond_broadcast(&upload->work);
+	pthread_cond_broadcast(&upload->moved);
 }
 
 static void failed(struct upload *upload, int rc, const struct error *error)
@@ -299,6 +300,7 @@ int upload_start(struct volume *volume, struct store *store, struct spool *spool
 				  .paused = true};
 	pthread_mutex_init(&upload->lock, NULL);
 	clock_cond_init(&upload->work);
+	clock_cond_init(&upload->moved);
 	pthread_cond_init(&upload->idle, NULL);
 	rc = start_threads(upload, error);
 	if (rc)
@@ -321,6 +323,7 @@ void upload_stop(struct upload *upload)
 	upload_queue_clear(upload, &upload->packs);
 	upload_queue_clear(upload, &upload->records);
 	pthread_cond_destroy(&upload->idle);
+	pthread_cond_destroy(&upload->moved);
 	pthread_cond_destroy(&upload->work);
 	pthread_mutex_destroy(&upload->lock);
 	free(upload);
@@ -364,6 +367,16 @@ void upload_kick(struct upload *upload)
 	pthread_mutex_lock(&upload->lock);
 	upload->not_before = 0;
 	pthread_cond_broadcast(&upload->work);
+	pthread_mutex_unlock(&upload->lock);
+}
+
+void upload_await(struct upload *upload, uint64_t seen, int64_t timeout_ns)
+{
+	struct timespec deadline = clock_deadline(timeout_ns);
+
+	pthread_mutex_lock(&upload->lock);
+	if (upload->status.successes == seen)
+		pthread_cond_timedwait(&upload->moved, &upload->lock, &deadline);
 	pthread_mutex_unlock(&upload->lock);
 }
 

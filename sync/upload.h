@@ -51,9 +51,11 @@ void upload_hold(struct upload *upload, bool held);
 /* Tries at once what waits for its time. */
 void upload_kick(struct upload *upload);
 
-/* A pack of a version that is still being sealed may travel already. */
+/* A pack of a version that is still being sealed may travel already. Once acknowledged it leaves the spool (spool.h). */
 void upload_offer(struct upload *upload, struct spool_object *object);
-/* The sealing's list is about to be committed: writes its rows in the I11 transaction, in the state they are in. */
+/* Waits until something was sent since status.successes was `seen`, at most timeout_ns; may return earlier. */
+void upload_await(struct upload *upload, uint64_t seen, int64_t timeout_ns);
+/* The sealing's list is about to be committed: writes its rows in the I11 transaction, in the state they are in; what has left the spool has none, and is as good as acknowledged for ever. */
 int upload_register(struct upload *upload, struct spool_object *list, struct db_conn *conn, struct error *error);
 /* That transaction was committed: takes over the list. */
 void upload_accept(struct upload *upload, struct spool_object *list);

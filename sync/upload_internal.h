@@ -22,6 +22,7 @@ struct upload {
 	pthread_mutex_t lock; /* all below; a leaf: nothing is taken, no database and no network used inside */
 	pthread_cond_t work;  /* to the threads */
 	pthread_cond_t idle;  /* to upload_pause */
+	pthread_cond_t moved; /* to upload_await */
 	struct upload_queue packs, records;
 	bool paused, held, stopping, taking_over;
 	int in_flight;

@@ -157,8 +157,9 @@ int upload_register(struct upload *upload, struct spool_object *list, struct db_
 		pthread_mutex_lock(&upload->lock);
 		object->registered = true;
 		row = object->row;
+		bool gone = object->gone;
 		pthread_mutex_unlock(&upload->lock);
-		rc = spool_row_add(conn, &row, error);
+		rc = gone ? 0 : spool_row_add(conn, &row, error);
 	}
 	return rc;
 }

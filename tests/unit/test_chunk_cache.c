@@ -133,6 +133,23 @@ static void test_limit(void **state)
 	chunk_cache_close(cache);
 }
 
+static void test_yield(void **state)
+{
+	(void)state;
+	struct chunk_cache *cache;
+	assert_int_equal(chunk_cache_open(dir, 1 << 20, &cache, &error), 0);
+	for (unsigned n = 0; n < 10; n++)
+		put(cache, n, 10000);
+	assert_int_equal(chunk_cache_yield(cache, 13000), 2 * 12288); /* the oldest */
+	assert_false(has(cache, 0, 10000));
+	assert_int_equal(access(path_of(1), F_OK), -1);
+	assert_true(has(cache, 2, 10000));
+	assert_int_equal(chunk_cache_yield(cache, UINT64_MAX), 8 * 12288);
+	assert_int_equal(chunk_cache_yield(cache, 1), 0);
+	assert_int_equal(chunk_cache_bytes(cache), 0);
+	chunk_cache_close(cache);
+}
+
 static void test_order_survives(void **state)
 {
 	(void)state;
@@ -232,7 +249,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_put_get), TEST(test_limit), TEST(test_order_survives), TEST(test_damaged_files), TEST(test_threads),
+		TEST(test_put_get), TEST(test_limit), TEST(test_yield), TEST(test_order_survives), TEST(test_damaged_files), TEST(test_threads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

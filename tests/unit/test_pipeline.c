@@ -175,6 +175,28 @@ static void test_loss_is_held(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* A version of many times the spool's limit: its packs leave while it is sealed, and neither rows nor files stay of them. */
+static void test_small_spool(void **state)
+{
+	struct machine *machine = *state;
+
+	machine->config->spool_limit_bytes = 2 << 20;
+	machine->config->pack_size_bytes = 1 << 20;
+	machine_run(machine, "head -c 40000000 /dev/urandom >large; echo small >small");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	assert_true(machine_int(machine, "SELECT count(*) FROM pack WHERE record=0") > 30);
+	assert_true(machine_int(machine, "SELECT count(*) FROM spool WHERE kind=1") < 15);
+	machine_run(machine, "test $(ls %s/state/docs/spool | wc -l) -eq %d", machine->base,
+		    (int)machine_int(machine, "SELECT count(*) FROM spool"));
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM version WHERE flags & 1"), 0);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -185,6 +207,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_dense_extents, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_import, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loss_is_held, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_small_spool, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
