@@ -20,6 +20,7 @@ import yt  # noqa: E402
 SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "24"))
 WORKERS, LIMIT = 2, 12
+STAGES = 5  # enough versions for a checkpoint
 ENV = {"YESTER_CHECKPOINT_RECORDS": "3"}
 numbers = random.Random(SEED)
 
@@ -91,20 +92,20 @@ class Round:
                 pass  # killed meanwhile
 
     def work(self, hurry_after=None):
-        """The crew works while versions are made, to its end or until the daemon dies, or for so many seconds and then we kill it."""
+        """The crew works while versions are made, to its end or until the daemon dies; or for so many seconds, and then we kill it in the
+        middle of work."""
         volume, crew = self.volume, self.crew
-        crew.start()
-        deadline = time.monotonic() + hurry_after if hurry_after is not None else None
-        while crew.is_busy() and volume.is_alive():
-            if deadline is None:
+        if hurry_after is None:
+            for _ in crew.stages(STAGES):
                 self.sync()
-            elif time.monotonic() >= deadline:
-                break
-            else:
+        else:
+            crew.start(crew.share)
+            deadline = time.monotonic() + hurry_after
+            while crew.is_busy() and time.monotonic() < deadline:
                 yt.pause()
-        if deadline is not None and volume.is_alive():
-            os.kill(volume.pid, 9)
-            volume.wait_gone()
+            if volume.is_alive():
+                os.kill(volume.pid, 9)
+                volume.wait_gone()
         crew.stop(not volume.is_alive(), volume.is_alive)
 
     def umount(self):

@@ -5,6 +5,7 @@ running (by process id), and exits with 0, 77 (all skipped) or 1. The environmen
 Nothing here sleeps for an effect: wait_until() asks again until an answer comes, with a deadline.
 """
 import atexit
+import collections
 import ctypes
 import errno
 import hashlib
@@ -16,6 +17,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 import traceback
 
@@ -79,6 +81,35 @@ def run(*arguments, expect=0, env=None, timeout=180, **others):
             " ".join(map(os.fsdecode, map(os.fspath, arguments))), done.returncode, expect,
             done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")))
     return done.stdout.decode("utf-8", "replace")
+
+
+class Beside(threading.Thread):
+    """Works on a plain directory all the time, so that a test can tell a mount that waits for something from a slow machine."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.path = os.path.join(TMP, "beside")
+        self.rounds = collections.deque(maxlen=10_000)  # (began, took)
+        self.began = time.monotonic()
+        self.start()
+
+    def run(self):
+        while True:
+            self.began = time.monotonic()
+            with open(self.path, "wb") as file:
+                file.write(bytes(20_000))
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(self.path, self.path + ".renamed")
+            run("true")
+            self.rounds.append((self.began, time.monotonic() - self.began))
+            pause()
+
+    def check(self, what, began, seconds):
+        """A Failure if what began then took so long that the machine is no excuse."""
+        took = time.monotonic() - began
+        plain = max([time.monotonic() - self.began] + [took for at, took in list(self.rounds) if at + took >= began])
+        check(took < seconds + 10 * plain, f"{what} took {took:.1f} s; a round of plain work beside it {plain:.1f} s at most")
 
 
 # ---- system calls that os lacks
@@ -282,9 +313,11 @@ class Volume:
         return sorted(os.listdir(self.path(".snapshots")))
 
     def drop_cache(self):
-        """What is only a copy of the remote goes away; the volume must not be mounted."""
-        shutil.rmtree(os.path.join(self.state, "cache"), ignore_errors=True)
-        os.makedirs(os.path.join(self.state, "cache"), 0o700)
+        """What is only a copy of the remote goes away. The volume must not be mounted, and all of it be in the remote: sent files of the spool
+        stay there as a cache, too."""
+        for name in ("cache", "spool"):
+            shutil.rmtree(os.path.join(self.state, name))
+            os.makedirs(os.path.join(self.state, name), 0o700)
 
     def clone(self, name, *arguments, expect=0, timeout=300, binary=None, env=None):
         """The same remote on another machine: a Volume with its own config, state and directory."""

@@ -42,7 +42,10 @@ mount_volume "$DIR"
 echo two >"$DIR/file"
 expect_line 4 '.' sync "$DIR" --timeout 5s
 [ "$(cat "$DIR/file")" = two ] || fail "local work does not go on"
-state=$(status_field "$DIR" state)
-[ "$state" = degraded ] || [ "$state" = offline ] || fail "state is $state with wrong credentials"
-[ "$(status_field "$DIR" last_error)" != null ] || fail "status has no last_error"
+says_so() {
+	local state
+	state=$(status_field "$DIR" state)
+	{ [ "$state" = degraded ] || [ "$state" = offline ]; } && [ "$(status_field "$DIR" last_error)" != null ]
+}
+wait_for 60 says_so || fail "status with wrong credentials: $(y status "$DIR" --json)"
 expect 4 umount "$DIR" --timeout 2s

@@ -530,7 +530,7 @@ def test_checkpoints():
         base = Headers(recorded.store).base
         return base[-1] > base[-3] > 0
     while not one_more():
-        yt.check(len(recorded.made) < 100, "no checkpoint comes into force")
+        yt.check(len(recorded.made) < 400, "no checkpoint comes into force")
     one_more()
     one_more()
     words = recorded.compare(recorded.made[:3] + recorded.made[-6:])

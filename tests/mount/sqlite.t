@@ -94,7 +94,9 @@ def test_sqlite():
     versions = {}
     try:
         deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
+        # However slow the disk: enough transactions, and versions between them.
+        while time.monotonic() < deadline or len(versions) < 6 or min(value.value for value in committed.values()) < 20:
+            yt.check(all(worker.is_alive() for worker in workers), "a writer has ended")
             before = {name: value.value for name, value in committed.items()}
             volume.sync()
             # `latest` may by now be a later version, which holds no less.

@@ -246,7 +246,7 @@ echo "== a stalled connection is given up; a cancelled call ends at once"
 harm stall
 start=$SECONDS
 gives retry . -t 1 $v get log/0001
-[ $((SECONDS - start)) -le 20 ] || fail "stalled for $((SECONDS - start)) s"
+[ $((SECONDS - start)) -le 60 ] || fail "stalled for $((SECONDS - start)) s"
 before=$(requests)
 "$store" -t 9 $v put x y >"$out" 2>"$err" &
 pid=$!
@@ -255,7 +255,7 @@ start=$SECONDS
 kill -TERM $pid
 ! wait $pid || fail "cancelled, but no error"
 grep -q '^abandoned: ' "$err" || fail "not abandoned"
-[ $((SECONDS - start)) -le 4 ] || fail "cancelling took $((SECONDS - start)) s"
+[ $((SECONDS - start)) -le 10 ] || fail "cancelling took $((SECONDS - start)) s"
 
 echo "== requests are counted as the server counts them"
 harm pass
