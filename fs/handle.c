@@ -2,6 +2,7 @@
 
 #include "node.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -64,6 +65,17 @@ void handle_close(struct fs *fs, struct handle *handle)
 	pthread_mutex_destroy(&handle->lock);
 	free(handle->entries);
 	free(handle);
+}
+
+bool handles_may_store(struct fs *fs, const struct node *node)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&fs->handles_lock);
+	for (struct handle *handle = fs->handles; handle && !found; handle = handle->next)
+		found = handle->node == node && (fcntl(handle->fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+	pthread_mutex_unlock(&fs->handles_lock);
+	return found;
 }
 
 void handle_close_all(struct fs *fs)

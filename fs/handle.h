@@ -25,6 +25,8 @@ bool handles_have_room(struct fs *fs);
 /* Takes the caller's reference to the node, and the descriptor; NULL (out of memory): both stay with the caller. */
 struct handle *handle_new(struct fs *fs, struct node *node, int fd);
 void handle_close(struct fs *fs, struct handle *handle);
+/* Whether somebody may have the inode mapped for writing: has it open for reading and writing, or did when the kernel last said. */
+bool handles_may_store(struct fs *fs, const struct node *node);
 /* After the session: closes all that is left. */
 void handle_close_all(struct fs *fs);
 

@@ -213,14 +213,30 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 
 /* ---------------------------------------------------------------- lseek, copy_file_range */
 
+/* While a mapping is stored to, a hole of ours may be data of the kernel's: FUSE_LSEEK is sent without writing dirty pages back first (Linux 6.18, fuse_lseek()), so that a copy which
+ * leaves out holes would lose them. The mapping keeps its file open, and RELEASE comes after the last page was written back (fuse_vma_close()). -1 and errno, as lseek(2). */
+static off_t seek_without_holes(int fd, off_t offset, int whence)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) != 0)
+		return -1;
+	if (offset < 0 || offset >= st.st_size) {
+		errno = ENXIO;
+		return -1;
+	}
+	return whence == SEEK_DATA ? offset : st.st_size;
+}
+
 void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
 	if (inode_is_snap(ino)) {
 		snapdir_lseek(req, ino, offset, whence, fi);
 		return;
 	}
-	/* Nothing else uses the position of the descriptor. */
-	off_t at = lseek(handle_of(fi)->fd, offset, whence);
+	struct handle *handle = handle_of(fi);
+	off_t at = handles_may_store(fs_of(req), handle->node) ? seek_without_holes(handle->fd, offset, whence)
+							       : lseek(handle->fd, offset, whence); /* nothing else uses its position */
 	if (at < 0)
 		fuse_reply_err(req, errno);
 	else
