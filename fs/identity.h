@@ -29,8 +29,7 @@ bool identity_has_umask(void);
 /* Around the one call that makes an inode. May change errno in enter; leave keeps it. */
 void identity_enter_create(struct identity *identity, fuse_req_t req);
 /* Around a call that changes the content of the file behind `fd`, takes space for it, gives it to another owner or group, or sets its ACL. The kernel clears set-id bits by requests of
- * its own before most of them, but not before an open with O_TRUNC, not set-group-id of a file that its group can't execute, and not for an ACL: there the backing filesystem does
- * as it would for the caller. */
+ * its own before most of them, but not set-group-id of a file that its group can't execute, and not for an ACL: there the backing filesystem does as it would for the caller. */
 void identity_enter_write(struct identity *identity, fuse_req_t req, int fd);
 void identity_leave(struct identity *identity);
 

@@ -16,11 +16,11 @@
 /* Flags for the backing file. Not ours:
  *   O_APPEND           the kernel computes each offset, and pwrite(2) on such a descriptor ignores it
  *   O_DIRECT           our buffers are not aligned; O_SYNC, O_DSYNC: each write says it again (I9)
- *   O_CREAT, O_EXCL    its business
+ *   O_CREAT, O_EXCL    its business; O_TRUNC: comes as a SETATTR (session.c)
  *   O_NONBLOCK         means nothing for files, but for leases */
 static int backing_flags(int flags)
 {
-	return (flags & (O_ACCMODE | O_TRUNC | O_NOATIME)) | O_NOFOLLOW;
+	return (flags & (O_ACCMODE | O_NOATIME)) | O_NOFOLLOW;
 }
 
 static int reopen(struct fs *fs, struct node *node, int flags)
@@ -29,26 +29,6 @@ static int reopen(struct fs *fs, struct node *node, int flags)
 	if (fd == -EPERM && flags & O_NOATIME)
 		fd = backing_reopen(fs->backing, node, flags & ~O_NOATIME);
 	return fd;
-}
-
-static int open_truncating(fuse_req_t req, struct place *place, int flags)
-{
-	struct fs *fs = fs_of(req);
-	struct identity identity;
-	struct mutation mutation;
-
-	int rc = mutation_begin(&mutation, fs->journal);
-	if (rc < 0)
-		return rc;
-	mutation_lock(&mutation, place->node, NULL, NULL, NULL);
-	rc = mutation_data(&mutation, place->node, 0, -1);
-	if (rc == 0) {
-		identity_enter_write(&identity, req, place->fd);
-		rc = reopen(fs, place->node, flags);
-		identity_leave(&identity);
-	}
-	mutation_end(&mutation);
-	return rc;
 }
 
 /* Turns node (the caller's reference) and descriptor into fi; -ENOMEM: both are still the caller's. */
@@ -72,13 +52,11 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		snapdir_open(req, ino, fi);
 		return;
 	}
-	bool changes = (fi->flags & O_ACCMODE) != O_RDONLY || fi->flags & O_TRUNC;
-	int rc = changes ? place_get_own(fs, ino, &place) : place_get(fs, ino, &place);
+	int rc = (fi->flags & O_ACCMODE) != O_RDONLY ? place_get_own(fs, ino, &place) : place_get(fs, ino, &place);
 	if (rc == 0) {
 		int flags = backing_flags(fi->flags);
 		int fd = !handles_have_room(fs)         ? -ENFILE
 			 : inode_is_foreign(place.node) ? -EACCES
-			 : flags & O_TRUNC              ? open_truncating(req, &place, flags)
 							: reopen(fs, place.node, flags);
 		rc = fd < 0 ? fd : 0;
 		if (rc == 0) {
@@ -135,7 +113,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       &(struct making){.name = name,
 				.mode = (mode & 07777) | S_IFREG,
 				.open = true,
-				.flags = backing_flags(fi->flags) & ~O_TRUNC},
+				.flags = backing_flags(fi->flags)},
 	       fi);
 }
 
@@ -145,7 +123,7 @@ void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file
 	create(req, parent,
 	       &(struct making){.mode = (mode & 07777) | S_IFREG,
 				.open = true,
-				.flags = (backing_flags(fi->flags) & ~(O_TRUNC | O_NOFOLLOW)) | (fi->flags & O_EXCL)},
+				.flags = (backing_flags(fi->flags) & ~O_NOFOLLOW) | (fi->flags & O_EXCL)},
 	       fi);
 }
 #endif

@@ -51,7 +51,7 @@ static void fuse_says(enum fuse_log_level level, const char *format, va_list arg
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
-	static const unsigned int wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_AUTO_INVAL_DATA |
+	static const unsigned int wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA |
 					   FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL |
 					   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_SPLICE_WRITE |
 					   FUSE_CAP_SPLICE_MOVE;
@@ -59,7 +59,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->want = conn->capable & wanted;
 	if (identity_has_umask())
 		conn->want |= conn->capable & FUSE_CAP_DONT_MASK;
-	/* Never: FUSE_CAP_WRITEBACK_CACHE (an acknowledged write could die with us, and be reordered against a rename); FUSE_CAP_HANDLE_KILLPRIV and _V2 (libfuse before 3.18.3 does
+	/* Never: FUSE_CAP_ATOMIC_O_TRUNC (fuse_open() then holds neither the inode's lock nor its write-back, and sets the size to 0 once more when the open has been answered for a
+	 * while: mapped pages that were on their way come back to life in the empty file, and what was appended meanwhile is written over; as a SETATTR it is right);
+	 * FUSE_CAP_WRITEBACK_CACHE (an acknowledged write could die with us, and be reordered against a rename); FUSE_CAP_HANDLE_KILLPRIV and _V2 (libfuse before 3.18.3 does
 	 * not pass on when set-id bits are to be cleared; without them the kernel does it); FUSE_CAP_SPLICE_READ (a pipe for each small request). */
 	conn->max_write = FS_MAX_WRITE;
 	conn->max_background = MAX_BACKGROUND;
