@@ -93,7 +93,7 @@ link = $(Q)$(CC) $(BASE_CFLAGS) $(CFLAGS) $(BASE_LDFLAGS) $(LDFLAGS) -o $@ $(1)
 CACHE_SRC := $(sort $(wildcard cache/*.c cache/base/*.c))
 SYNC_SRC := $(sort $(wildcard sync/*.c))
 FS_SRC := $(sort $(wildcard fs/*.c))
-EXERCISE_SRC := $(sort $(wildcard tests/lib/*_exercise.c))
+EXERCISE_SRC := $(sort $(wildcard tests/lib/*_exercise.c tests/lib/*_stress.c))
 TESTLIB_SRC := $(filter-out $(EXERCISE_SRC),$(sort $(wildcard tests/lib/*.c)))
 UNIT_SRC := $(sort $(wildcard tests/unit/test_*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
@@ -184,6 +184,12 @@ $(BUILD)/lib/%_exercise: $(OBJ)/tests/lib/%_exercise.o $(SYNC_LIB) $(CACHE_LIB)
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(call link,$^ $(CORE_LIBS))
+
+# One that works on files through the kernel only.
+$(BUILD)/lib/%_stress: $(OBJ)/tests/lib/%_stress.o $(TEST_LIB)
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(call link,$^)
 
 # A fuzz target is one file with LLVMFuzzerTestOneInput; replay.c gives it a main that feeds it files.
 $(BUILD)/fuzz/fuzz_%: $(OBJ)/tests/fuzz/fuzz_%.o $(OBJ)/tests/fuzz/replay.o $(TEST_LIB) $(SYNC_LIB) $(CACHE_LIB)

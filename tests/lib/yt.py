@@ -494,6 +494,11 @@ def tree(root, data=True, times=True):
     return found
 
 
+def without_times(found):
+    """A tree of tree() as it would be with times=False."""
+    return {name: {key: value for key, value in item.items() if key != "mtime"} for name, item in found.items()}
+
+
 def same_tree(found, expected, what):
     """A Failure that shows the first differences."""
     lines = []
