@@ -266,6 +266,19 @@ static int find_directory(const struct new_config *wanted, char **out, struct er
 	return error_errno(error, errno, "%s", wanted->directory);
 }
 
+/* The config could not hold it: better said before anything is made. */
+static int check_spelling(const char *directory, struct error *error)
+{
+	bool control = false;
+
+	for (const char *at = directory; *at; at++)
+		control |= (uint8_t)*at < 0x20 || *at == 0x7f;
+	if (control || directory[strlen(directory) - 1] == ' ')
+		return error_set(error, ERR_USAGE, 0, "%s: a path with %s can't stand in a config; rename it", directory,
+				 control ? "a control character" : "a blank at its end");
+	return 0;
+}
+
 static int fill(struct volume_config *config, char *directory, char *remote, struct error *error)
 {
 	config->directory = strdup(directory);
@@ -285,6 +298,8 @@ int new_config(const struct new_config *wanted, struct volume_config **out, stru
 
 	if (rc == 0)
 		rc = find_directory(wanted, &directory, error);
+	if (rc == 0)
+		rc = check_spelling(directory, error);
 	if (rc == 0 && (wanted->must_exist || stat(directory, &st) == 0 || errno == ENOTCONN))
 		rc = check_directory(directory, error);
 	if (rc == 0) {

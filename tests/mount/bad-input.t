@@ -46,6 +46,11 @@ expect_line 2 'the remote would lie in it' init "$TEST_TMP/plain" "file://$TEST_
 expect_line 2 'the config directory would lie in it|the state directory would lie in it' init "$TEST_TMP" "file:///nowhere/x"
 mkdir -p "$TEST_TMP/real/.snapshots"
 expect_line 2 'real one, which would hide the history; rename it' init "$TEST_TMP/real" "$S/x"
+for name in $'new\nline' 'blank '; do
+	mkdir "$TEST_TMP/$name"
+	expect_line 2 "can't stand in a config; rename it" init "$TEST_TMP/$name" "$S/x"
+done
+[ ! -e "$TEST_TMP/store/x" ] || fail "a refused init made the store"
 expect_line 2 'no files to keep; choose another' init /proc "$S/x"
 expect_line 2 '--name A/B: a name has' init "$TEST_TMP/plain" "$S/x" --name A/B
 
