@@ -3,6 +3,7 @@
 #include "cmd.h"
 #include "find_volume.h"
 #include "human.h"
+#include "interrupt.h"
 #include "new_config.h"
 #include "progress.h"
 #include "secret_options.h"
@@ -103,6 +104,7 @@ int cmd_check(int argc, char **argv, const struct engine_ops *engine)
 	struct error error = { 0 };
 	int rc = read_words(argc, argv, &words, &secret, &unlock, &error);
 
+	interrupt_catch();
 	if (rc == 0)
 		rc = find(words.operands[0], &config, &error);
 	if (rc == 0)

@@ -2,6 +2,7 @@
 #include "clock.h"
 #include "cmd.h"
 #include "human.h"
+#include "interrupt.h"
 #include "new_config.h"
 #include "progress.h"
 #include "secret_options.h"
@@ -73,6 +74,7 @@ int cmd_clone(int argc, char **argv, const struct engine_ops *engine)
 	struct error error = { 0 };
 	int rc = read_words(argc, argv, &words, &secret, &unlock, &error);
 
+	interrupt_catch();
 	if (rc == 0)
 		rc = new_config(&(struct new_config){ words.operands[1], words.operands[0], words.name, false }, &config, &error);
 	if (rc == 0)

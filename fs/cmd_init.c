@@ -2,6 +2,7 @@
 #include "bytes.h"
 #include "cmd.h"
 #include "human.h"
+#include "interrupt.h"
 #include "new_config.h"
 #include "options.h"
 
@@ -86,6 +87,7 @@ int cmd_init(int argc, char **argv, const struct engine_ops *engine)
 	struct error error = { 0 };
 	int rc = read_words(argc, argv, &words, &unlock, &error);
 
+	interrupt_catch();
 	if (rc == 0)
 		rc = new_config(&(struct new_config){ words.operands[0], words.operands[1], words.name, true }, &config, &error);
 	if (rc == 0) {

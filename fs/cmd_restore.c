@@ -8,6 +8,7 @@
 #include "control_client.h"
 #include "extract.h"
 #include "human.h"
+#include "interrupt.h"
 #include "io.h"
 #include "json_field.h"
 #include "bytes.h"
@@ -22,7 +23,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,14 +42,6 @@ struct restoring {
 	struct extract_result written;
 	struct progress *progress;
 };
-
-static atomic_bool interrupted;
-
-static void on_signal(int number)
-{
-	(void)number;
-	atomic_store(&interrupted, true);
-}
 
 static int read_words(int argc, char **argv, struct restoring *restoring, struct error *error)
 {
@@ -108,7 +100,7 @@ static void report(void *context, const char *what, uint64_t done, uint64_t tota
 
 static int extract(struct restoring *restoring, struct error *error)
 {
-	struct extract_options options = { .jobs = JOBS, .stop = &interrupted, .progress = report, .context = restoring,
+	struct extract_options options = { .jobs = JOBS, .stop = interrupt_flag(), .progress = report, .context = restoring,
 					   .damaged = restoring->to ? say_damaged : NULL };
 	uint8_t random[8];
 	char hex[17];
@@ -122,7 +114,7 @@ static int extract(struct restoring *restoring, struct error *error)
 			  restoring->place.dirfd, restoring->temporary, &options, &restoring->written, error);
 	progress_free(restoring->progress);
 	restoring->progress = NULL;
-	if (rc < 0 && atomic_load(&interrupted))
+	if (rc < 0 && interrupt_asked())
 		rc = error_set(error, ERR_FAILED, EINTR, "%s: interrupted; it is as it was", restoring->place.shown);
 	return rc;
 }
@@ -235,13 +227,11 @@ static int restore(struct restoring *restoring, const struct engine_ops *engine,
 
 int cmd_restore(int argc, char **argv, const struct engine_ops *engine)
 {
-	struct sigaction action = { .sa_handler = on_signal };
 	struct restoring restoring = { .place.dirfd = -1 };
 	struct error error = { 0 }, later = { 0 };
 	int rc = read_words(argc, argv, &restoring, &error);
 
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	interrupt_catch();
 	if (rc == 0)
 		rc = restore(&restoring, engine, &error);
 	if (unmounted_close(restoring.unmounted, &later) < 0 && rc == 0) {

@@ -3,6 +3,7 @@
 
 #include "check_internal.h"
 #include "db_internal.h"
+#include "interrupt.h"
 #include "io.h"
 #include "setup.h"
 #include "tree.h"
@@ -239,6 +240,8 @@ int sync_check(const struct volume_config *config, const struct unlock *unlock, 
 
 	memset(out, 0, sizeof(*out));
 	rc = check_all(&checking, unlock, error);
+	if (rc && interrupt_asked())
+		rc = error_set(error, ERR_FAILED, EINTR, "%s: interrupted; what was not looked at may be damaged", config->remote);
 	damage_free(&checking);
 	volume_close(checking.local, false);
 	remove_work(&checking);

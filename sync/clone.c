@@ -4,6 +4,7 @@
 #include "catalogue.h"
 #include "extract.h"
 #include "fetch.h"
+#include "interrupt.h"
 #include "log.h"
 #include "recover.h"
 #include "setup.h"
@@ -229,7 +230,7 @@ static int write_tree(struct cloning *cloning, struct error *error)
 	struct volume *volume = cloning->volume;
 	/* Of an older version nothing may count as captured in the head: the first mount's rescan compares. */
 	struct extract_options options = {.record_local = cloning->version.seq == cloning->head.seq, .jobs = JOBS,
-					  .progress = on_progress, .context = cloning, .damaged = on_damaged};
+					  .stop = interrupt_flag(), .progress = on_progress, .context = cloning, .damaged = on_damaged};
 	struct extract_result result = {0};
 	int rc = volume_open_backing(volume, false, error);
 
@@ -363,6 +364,9 @@ int sync_clone(struct volume_config *config, const struct unlock *unlock, int64_
 		volume_set_remote(cloning.volume, NULL);
 	volume_close(cloning.volume, false);
 	fetch_free(cloning.remote);
+	if (rc && interrupt_asked())
+		rc = error_set(&why, ERR_FAILED, EINTR, "%s: interrupted; nothing of the clone stays behind", config->directory);
+	interrupt_forget();
 	if (rc) {
 		undo(&cloning);
 		error_set(error, rc, why.sys_errno, "%s", why.message);

@@ -1,5 +1,6 @@
 #include "http.h"
 
+#include "interrupt.h"
 #include "io.h"
 
 #include <curl/curl.h>
@@ -256,13 +257,19 @@ static size_t on_header(char *line, size_t size, size_t count, void *context)
 	return length;
 }
 
+static bool is_cancelled(const struct http *http)
+{
+	return __atomic_load_n(&http->cancelled, __ATOMIC_RELAXED) || interrupt_asked();
+}
+
+/* curl_easy(3) calls it about once a second also while nothing moves. */
 static int on_progress(void *context, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
 {
 	(void)a;
 	(void)b;
 	(void)c;
 	(void)d;
-	return __atomic_load_n(&((struct exchange *)context)->http->cancelled, __ATOMIC_RELAXED);
+	return is_cancelled(((struct exchange *)context)->http);
 }
 
 /* ---- one request */
@@ -409,7 +416,7 @@ int http_perform(struct http *http, const struct http_request *request, struct h
 	response->etag[0] = response->bucket_region[0] = response->content_range[0] = response->content_type[0] = '\0';
 	response->bytes_up = response->bytes_down = 0;
 	buf_clear(&response->other);
-	if (__atomic_load_n(&http->cancelled, __ATOMIC_RELAXED))
+	if (is_cancelled(http))
 		return error_set(error, ERR_ABANDONED, 0, "cancelled");
 	handle = take_handle(http);
 	headers = make_headers(request);

@@ -1,6 +1,7 @@
 /* `yester init` (verbs.h). */
 #include "verbs.h"
 
+#include "interrupt.h"
 #include "log.h"
 #include "setup.h"
 
@@ -242,6 +243,9 @@ int sync_init(struct volume_config *config, const struct unlock *unlock, struct 
 	memset(out, 0, sizeof(*out));
 	rc = make_all(&making, unlock, &why);
 	volume_close(making.volume, false);
+	if (rc && interrupt_asked())
+		rc = error_set(&why, ERR_FAILED, EINTR, "%s: interrupted; no volume was made", config->directory);
+	interrupt_forget();
 	if (rc) {
 		undo(&making);
 		error_set(error, rc, why.sys_errno, "%s", why.message);

@@ -3,6 +3,7 @@
 #include "bytes.h"
 #include "clock.h"
 #include "config.h"
+#include "interrupt.h"
 #include "io.h"
 #include "log.h"
 #include "s3_classify.h"
@@ -13,6 +14,7 @@
 
 #define BACKOFF_FIRST_NS (NS_PER_S / 10)
 #define BACKOFF_LAST_NS (20 * NS_PER_S)
+#define INTERRUPT_NS (NS_PER_S / 10)
 #define EXTRA_HEADERS_MAX 8
 
 /* ---- open, close */
@@ -411,18 +413,21 @@ static int judge(struct s3_client *client, const struct s3_call *call, const str
 static int pause_before(struct s3_client *client, int n, struct error *error)
 {
 	int64_t longest = n < 8 ? BACKOFF_FIRST_NS << n : BACKOFF_LAST_NS;
-	struct timespec deadline;
+	int64_t end, now;
 	uint64_t random;
 	bool cancelled;
 
 	if (longest > BACKOFF_LAST_NS)
 		longest = BACKOFF_LAST_NS;
 	io_random(&random, sizeof random);
-	deadline = clock_deadline((int64_t)(random % (uint64_t)longest));
+	end = clock_mono_ns() + (int64_t)(random % (uint64_t)longest);
 	pthread_mutex_lock(&client->lock);
-	while (!client->cancelled && pthread_cond_timedwait(&client->woken, &client->lock, &deadline) == 0)
-		;
-	cancelled = client->cancelled;
+	/* In slices: a signal wakes nobody who waits for a condition. */
+	while (!client->cancelled && !interrupt_asked() && (now = clock_mono_ns()) < end) {
+		struct timespec slice = clock_deadline(end - now < INTERRUPT_NS ? end - now : INTERRUPT_NS);
+		pthread_cond_timedwait(&client->woken, &client->lock, &slice);
+	}
+	cancelled = client->cancelled || interrupt_asked();
 	pthread_mutex_unlock(&client->lock);
 	return cancelled ? error_set(error, ERR_ABANDONED, 0, "cancelled") : 0;
 }

@@ -7,6 +7,7 @@
 
 #include "clock.h"
 #include "config.h"
+#include "interrupt.h"
 #include "io.h"
 
 #include <dirent.h>
@@ -22,7 +23,7 @@
 
 bool store_file_cancelled(struct store_file *files)
 {
-	return __atomic_load_n(&files->cancelled, __ATOMIC_RELAXED);
+	return __atomic_load_n(&files->cancelled, __ATOMIC_RELAXED) || interrupt_asked();
 }
 
 int store_file_check(struct store_file *files, struct error *error)
