@@ -270,13 +270,13 @@ void backing_fd_drop(struct backing *backing, struct node *node)
 	if (atomic_load(&node->held_fd) < 0)
 		return;
 	/* The only way to the inode, unless nothing leads there any more. */
-	pthread_mutex_lock(&node->lock);
+	small_lock_take(&node->lock);
 	fd = atomic_load(&node->held_fd);
 	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink == 0) {
 		atomic_store(&node->held_fd, -1);
 		close(fd);
 	}
-	pthread_mutex_unlock(&node->lock);
+	small_lock_leave(&node->lock);
 }
 
 void backing_fd_drop_id(void *context, uint64_t nodeid)

@@ -29,56 +29,59 @@ static void abandon(struct journal *journal)
 
 void frozen_capture(struct journal *journal, struct dirt *frozen)
 {
-	int fd = backing_fd_get(journal->backing, frozen->node);
-	int result = fd < 0 ? fd : backing_attrs(journal->backing, fd, &frozen->attrs);
+	struct past *past = calloc(1, sizeof *past);
+	int fd = past ? backing_fd_get(journal->backing, frozen->node) : -ENOMEM;
+	int result = fd < 0 ? fd : backing_attrs(journal->backing, fd, &past->attrs);
 
 	if (fd >= 0)
 		backing_fd_put(journal->backing, frozen->node, fd);
-	if (result == 0) {
-		frozen->attrs_known = true;
-		/* Without a name at the cut it is in no version. (A directory that was removed has nlink 0 too.) */
-		frozen->gone = frozen->attrs.st.st_nlink == 0;
-	} else if (result == -ESTALE || result == -ENOENT) {
-		frozen->attrs_known = frozen->gone = true;
-	} else {
+	if (result != 0 && result != -ESTALE && result != -ENOENT) {
+		free(past);
 		abandon(journal);
+		return;
 	}
+	past->fd = -1;
+	/* Without a name at the cut it is in no version. (A directory that was removed has nlink 0 too.) */
+	past->gone = result != 0 || past->attrs.st.st_nlink == 0;
+	frozen->past = past;
 }
 
 bool frozen_make_pending(struct dirt *frozen)
 {
-	if (!frozen->pending_made) {
-		if (!extent_map_copy(&frozen->pending, &frozen->extents))
+	struct past *past = frozen->past;
+
+	if (!past->pending_made) {
+		if (!extent_map_copy(&past->pending, &frozen->extents))
 			return false;
-		frozen->pending_made = true;
+		past->pending_made = true;
 	}
 	return true;
 }
 
 int frozen_reading_fd(struct journal *journal, struct dirt *frozen)
 {
-	if (frozen->fd < 0) {
+	if (frozen->past->fd < 0) {
 		int fd = backing_reopen(journal->backing, frozen->node, O_RDONLY | O_NOATIME);
 
 		if (fd == -EPERM)
 			fd = backing_reopen(journal->backing, frozen->node, O_RDONLY);
 		if (fd < 0)
 			return fd;
-		frozen->fd = fd;
+		frozen->past->fd = fd;
 		atomic_fetch_add(&journal->frozen_fds, 1);
 	}
-	return frozen->fd;
+	return frozen->past->fd;
 }
 
 /* Index of the first saved range that ends after `offset`. */
 uint32_t frozen_saved_find(const struct dirt *frozen, int64_t offset)
 {
-	uint32_t low = 0, high = frozen->saved_count;
+	uint32_t low = 0, high = frozen->past->saved_count;
 
 	while (low < high) {
 		uint32_t middle = low + (high - low) / 2;
 
-		if (frozen->saved[middle].end <= offset)
+		if (frozen->past->saved[middle].end <= offset)
 			low = middle + 1;
 		else
 			high = middle;
@@ -97,16 +100,16 @@ static bool keep(struct journal *journal, struct dirt *frozen, int64_t start, in
 	struct preimage *bytes = NULL;
 	uint32_t at;
 
-	if (frozen->saved_count == frozen->saved_capacity) {
-		uint32_t capacity = frozen->saved_capacity ? frozen->saved_capacity * 2 : 4;
-		struct saved_range *grown = realloc(frozen->saved, capacity * sizeof *grown);
+	if (frozen->past->saved_count == frozen->past->saved_capacity) {
+		uint32_t capacity = frozen->past->saved_capacity ? frozen->past->saved_capacity * 2 : 4;
+		struct saved_range *grown = realloc(frozen->past->saved, capacity * sizeof *grown);
 
 		if (!grown)
 			return false;
-		frozen->saved = grown;
-		frozen->saved_capacity = capacity;
+		frozen->past->saved = grown;
+		frozen->past->saved_capacity = capacity;
 	}
-	if (!extent_map_reserve(&frozen->pending, 1))
+	if (!extent_map_reserve(&frozen->past->pending, 1))
 		return false;
 	if (data && !all_zero(data, (size_t)(end - start))) {
 		bytes = preimage_put(journal->preimages, data, (size_t)(end - start));
@@ -114,10 +117,10 @@ static bool keep(struct journal *journal, struct dirt *frozen, int64_t start, in
 			return false;
 	}
 	at = frozen_saved_find(frozen, start);
-	memmove(&frozen->saved[at + 1], &frozen->saved[at], (frozen->saved_count - at) * sizeof *frozen->saved);
-	frozen->saved[at] = (struct saved_range){start, end, bytes};
-	frozen->saved_count++;
-	extent_map_remove(&frozen->pending, start, end);
+	memmove(&frozen->past->saved[at + 1], &frozen->past->saved[at], (frozen->past->saved_count - at) * sizeof *frozen->past->saved);
+	frozen->past->saved[at] = (struct saved_range){start, end, bytes};
+	frozen->past->saved_count++;
+	extent_map_remove(&frozen->past->pending, start, end);
 	return true;
 }
 
@@ -152,11 +155,11 @@ static bool save_range(struct journal *journal, struct dirt *frozen, int fd, int
 /* Bytes of [start, end) that are still on disk only; those of holes count as long as the file has blocks. */
 static int64_t bytes_to_save(const struct dirt *frozen, int64_t start, int64_t end)
 {
-	const int64_t blocks = (int64_t)frozen->attrs.st.st_blocks * 512;
+	const int64_t blocks = (int64_t)frozen->past->attrs.st.st_blocks * 512;
 	struct extent range;
 	int64_t bytes = 0;
 
-	for (int64_t at = start; at < end && extent_map_next(&frozen->pending, at, &range) && range.start < end; at = range.end)
+	for (int64_t at = start; at < end && extent_map_next(&frozen->past->pending, at, &range) && range.start < end; at = range.end)
 		bytes += (range.end < end ? range.end : end) - range.start;
 	return bytes < blocks ? bytes : blocks;
 }
@@ -169,20 +172,20 @@ void frozen_save(struct journal *journal, struct dirt *frozen, int64_t start, in
 	bool saved = true;
 	int fd;
 
-	if (frozen->gone || !cut || atomic_load(&cut->abandoned))
+	if (!cut || atomic_load(&cut->abandoned) || frozen->past->gone)
 		return;
 	if (!frozen_make_pending(frozen)) {
 		abandon(journal);
 		return;
 	}
 	/* Beyond the size at the cut there is nothing to save: the version's bytes end there. */
-	if (end > frozen->attrs.st.st_size)
-		end = frozen->attrs.st.st_size;
+	if (end > frozen->past->attrs.st.st_size)
+		end = frozen->past->attrs.st.st_size;
 	if (bytes_to_save(frozen, start, end) > SAVE_MAX) {
 		abandon(journal);
 		return;
 	}
-	while (saved && start < end && extent_map_next(&frozen->pending, start, &range) && range.start < end) {
+	while (saved && start < end && extent_map_next(&frozen->past->pending, start, &range) && range.start < end) {
 		if (range.end > end)
 			range.end = end;
 		fd = frozen_reading_fd(journal, frozen);
@@ -198,10 +201,10 @@ void frozen_save(struct journal *journal, struct dirt *frozen, int64_t start, in
 
 void frozen_close_fd(struct journal *journal, struct dirt *frozen)
 {
-	if (frozen->fd < 0)
+	if (!frozen->past || frozen->past->fd < 0)
 		return;
-	close(frozen->fd);
-	frozen->fd = -1;
+	close(frozen->past->fd);
+	frozen->past->fd = -1;
 	atomic_fetch_sub(&journal->frozen_fds, 1);
 }
 
@@ -209,18 +212,18 @@ void frozen_keep_fd(struct journal *journal, struct dirt *frozen)
 {
 	struct cut *cut = atomic_load(&journal->cut);
 
-	if (frozen->gone || frozen->fd >= 0 || !S_ISREG(frozen->node->type) || !cut || atomic_load(&cut->abandoned))
+	if (!S_ISREG(frozen->node->type) || !cut || atomic_load(&cut->abandoned) || frozen->past->gone || frozen->past->fd >= 0)
 		return;
 	if (!frozen_make_pending(frozen)) {
 		abandon(journal);
 		return;
 	}
-	if (frozen->pending.count == 0)
+	if (frozen->past->pending.count == 0)
 		return;
 	if (atomic_load(&journal->frozen_fds) < journal->frozen_fd_cap) {
 		if (frozen_reading_fd(journal, frozen) < 0)
 			abandon(journal);
-	} else if (extent_map_bytes(&frozen->pending, frozen->attrs.st.st_size) <= COPY_MAX) {
+	} else if (extent_map_bytes(&frozen->past->pending, frozen->past->attrs.st.st_size) <= COPY_MAX) {
 		frozen_save(journal, frozen, 0, EXTENT_END);
 		frozen_close_fd(journal, frozen);
 	} else {
@@ -361,11 +364,11 @@ void cut_commit(struct cut *cut)
 	for (size_t i = 0; i < cut->count; i++) {
 		struct dirt *dirt = cut->items[i];
 
-		pthread_mutex_lock(&dirt->node->lock);
+		small_lock_take(&dirt->node->lock);
 		detach(dirt);
 		dirt->over = true;
 		dirt_free_frozen(journal, dirt);
-		pthread_mutex_unlock(&dirt->node->lock);
+		small_lock_leave(&dirt->node->lock);
 		dirt_put(journal, dirt);
 	}
 	atomic_store(&journal->cut, NULL);
@@ -440,7 +443,7 @@ void cut_abandon(struct cut *cut)
 		struct node *node = dirt->node;
 		bool merged;
 
-		pthread_mutex_lock(&node->lock);
+		small_lock_take(&node->lock);
 		journal_frozen(journal, node); /* so that node->dirt is of this epoch, if any */
 		detach(dirt);
 		dirt_free_frozen(journal, dirt);
@@ -454,7 +457,7 @@ void cut_abandon(struct cut *cut)
 			dirt_list(journal, dirt);
 		}
 		dirt_touch(journal, node->dirt);
-		pthread_mutex_unlock(&node->lock);
+		small_lock_leave(&node->lock);
 		if (merged)
 			dirt_put(journal, dirt);
 	}

@@ -19,7 +19,6 @@ struct dirt *dirt_new(struct journal *journal, struct node *node)
 	}
 	dirt->journal = journal;
 	dirt->references = 1;
-	dirt->fd = -1;
 	if (node) {
 		node_ref(journal->nodes, node);
 		dirt->node = node;
@@ -44,16 +43,19 @@ static void free_names(struct journal *journal, struct dirt *dirt)
 
 void dirt_free_frozen(struct journal *journal, struct dirt *dirt)
 {
-	for (uint32_t i = 0; i < dirt->saved_count; i++)
-		preimage_free(journal->preimages, dirt->saved[i].bytes);
-	free(dirt->saved);
-	dirt->saved = NULL;
-	dirt->saved_count = dirt->saved_capacity = 0;
-	extent_map_free(&dirt->pending);
-	dirt->pending_made = false;
-	attrs_free(&dirt->attrs);
-	dirt->attrs_known = dirt->gone = dirt->read_done = false;
+	struct past *past = dirt->past;
+
+	dirt->read_done = false;
+	if (!past)
+		return;
+	for (uint32_t i = 0; i < past->saved_count; i++)
+		preimage_free(journal->preimages, past->saved[i].bytes);
+	free(past->saved);
+	extent_map_free(&past->pending);
+	attrs_free(&past->attrs);
 	frozen_close_fd(journal, dirt);
+	free(past);
+	dirt->past = NULL;
 }
 
 void dirt_put(struct journal *journal, struct dirt *dirt)
@@ -81,9 +83,16 @@ void dirt_put(struct journal *journal, struct dirt *dirt)
 	free(dirt);
 }
 
+void journal_wake(struct journal *journal)
+{
+	if (journal->wake)
+		journal->wake(journal->wake_context);
+}
+
 void dirt_list(struct journal *journal, struct dirt *dirt)
 {
 	struct shard *shard = journal_shard(journal, dirt->node);
+	bool large;
 
 	pthread_mutex_lock(&shard->mutex);
 	dirt->previous = NULL;
@@ -94,7 +103,10 @@ void dirt_list(struct journal *journal, struct dirt *dirt)
 	shard->inodes++;
 	shard->names += dirt->name_count;
 	shard->bytes += dirt->bytes;
+	large = shard_is_large(shard);
 	pthread_mutex_unlock(&shard->mutex);
+	if (large)
+		journal_wake(journal);
 }
 
 void dirt_touch(struct journal *journal, struct dirt *dirt)

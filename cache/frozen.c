@@ -86,17 +86,17 @@ int frozen_attrs(struct frozen *frozen, struct attrs *out)
 	int result;
 
 	memset(out, 0, sizeof *out);
-	pthread_mutex_lock(&dirt->node->lock);
+	small_lock_take(&dirt->node->lock);
 	journal_frozen(journal, dirt->node);
-	if (!dirt->attrs_known)
+	if (!dirt->past)
 		frozen_capture(journal, dirt);
 	if (atomic_load(&cut->abandoned))
 		result = ERR_ABANDONED;
-	else if (dirt->gone)
+	else if (dirt->past->gone)
 		result = ERR_ABSENT;
 	else
-		result = copy_attrs(out, &dirt->attrs);
-	pthread_mutex_unlock(&dirt->node->lock);
+		result = copy_attrs(out, &dirt->past->attrs);
+	small_lock_leave(&dirt->node->lock);
 	return result;
 }
 
@@ -104,7 +104,7 @@ int frozen_attrs(struct frozen *frozen, struct attrs *out)
 static int prepare(struct journal *journal, struct dirt *dirt)
 {
 	journal_frozen(journal, dirt->node);
-	assert(dirt->attrs_known && !dirt->gone);
+	assert(dirt->past && !dirt->past->gone);
 	if (!frozen_make_pending(dirt))
 		return ERR_NOMEM;
 	return ERR_OK;
@@ -117,20 +117,20 @@ int64_t frozen_next_data(struct frozen *frozen, int64_t offset, int64_t end)
 	int64_t at = offset;
 	int fd;
 
-	pthread_mutex_lock(&dirt->node->lock);
-	if (prepare(journal, dirt) != ERR_OK || !extent_map_reserve(&dirt->pending, 1))
+	small_lock_take(&dirt->node->lock);
+	if (prepare(journal, dirt) != ERR_OK || !extent_map_reserve(&dirt->past->pending, 1))
 		goto all; /* frozen_read will meet the same and say so */
-	if (end > dirt->attrs.st.st_size)
-		end = dirt->attrs.st.st_size > offset ? dirt->attrs.st.st_size : offset;
+	if (end > dirt->past->attrs.st.st_size)
+		end = dirt->past->attrs.st.st_size > offset ? dirt->past->attrs.st.st_size : offset;
 	while (at < end) {
 		uint32_t i = frozen_saved_find(dirt, at);
 		int64_t live;
 
 		/* A saved range speaks for the cut, whatever lies on disk now. */
-		if (i < dirt->saved_count && dirt->saved[i].start <= at) {
-			if (dirt->saved[i].bytes)
+		if (i < dirt->past->saved_count && dirt->past->saved[i].start <= at) {
+			if (dirt->past->saved[i].bytes)
 				break;
-			at = dirt->saved[i].end;
+			at = dirt->past->saved[i].end;
 			continue;
 		}
 		fd = frozen_reading_fd(journal, dirt);
@@ -142,16 +142,16 @@ int64_t frozen_next_data(struct frozen *frozen, int64_t offset, int64_t end)
 		if (live == at)
 			break;
 		at = live;
-		if (i < dirt->saved_count && dirt->saved[i].start < at)
-			at = dirt->saved[i].start;
+		if (i < dirt->past->saved_count && dirt->past->saved[i].start < at)
+			at = dirt->past->saved[i].start;
 	}
 	if (at > end)
 		at = end;
-	extent_map_remove(&dirt->pending, offset, at);
-	pthread_mutex_unlock(&dirt->node->lock);
+	extent_map_remove(&dirt->past->pending, offset, at);
+	small_lock_leave(&dirt->node->lock);
 	return at;
 all:
-	pthread_mutex_unlock(&dirt->node->lock);
+	small_lock_leave(&dirt->node->lock);
 	return offset;
 }
 
@@ -178,8 +178,8 @@ static int read_disk(int fd, char *data, size_t length, int64_t offset)
 /* Lays the saved bytes over what was read. node->lock held. */
 static bool overlay(struct journal *journal, struct dirt *dirt, char *data, int64_t offset, int64_t end)
 {
-	for (uint32_t i = frozen_saved_find(dirt, offset); i < dirt->saved_count && dirt->saved[i].start < end; i++) {
-		const struct saved_range *saved = &dirt->saved[i];
+	for (uint32_t i = frozen_saved_find(dirt, offset); i < dirt->past->saved_count && dirt->past->saved[i].start < end; i++) {
+		const struct saved_range *saved = &dirt->past->saved[i];
 		int64_t from = saved->start > offset ? saved->start : offset;
 		int64_t to = saved->end < end ? saved->end : end;
 
@@ -196,9 +196,9 @@ static bool overlay(struct journal *journal, struct dirt *dirt, char *data, int6
 static bool all_saved(const struct dirt *dirt, int64_t offset, int64_t end)
 {
 	for (uint32_t i = frozen_saved_find(dirt, offset); offset < end; i++) {
-		if (i == dirt->saved_count || dirt->saved[i].start > offset)
+		if (i == dirt->past->saved_count || dirt->past->saved[i].start > offset)
 			return false;
-		offset = dirt->saved[i].end;
+		offset = dirt->past->saved[i].end;
 	}
 	return true;
 }
@@ -214,16 +214,16 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	bool saved;
 
 	/* 1 what is pending, and from where; 2 read without the lock; 3 whoever saved part of it meanwhile has the bytes of the cut. */
-	pthread_mutex_lock(&dirt->node->lock);
+	small_lock_take(&dirt->node->lock);
 	result = prepare(journal, dirt);
-	if (result == ERR_OK && !extent_map_reserve(&dirt->pending, 1))
+	if (result == ERR_OK && !extent_map_reserve(&dirt->past->pending, 1))
 		result = ERR_NOMEM;
-	if (end > dirt->attrs.st.st_size)
-		end = dirt->attrs.st.st_size > offset ? dirt->attrs.st.st_size : offset;
+	if (end > dirt->past->attrs.st.st_size)
+		end = dirt->past->attrs.st.st_size > offset ? dirt->past->attrs.st.st_size : offset;
 	saved = all_saved(dirt, offset, end);
 	if (result == ERR_OK && !saved)
 		fd = frozen_reading_fd(journal, dirt);
-	pthread_mutex_unlock(&dirt->node->lock);
+	small_lock_leave(&dirt->node->lock);
 	if (result != ERR_OK)
 		return error_set(error, result, 0, "reading a changed file: out of memory");
 	if (!saved && (fd == -ESTALE || fd == -ENOENT))
@@ -235,14 +235,14 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	if (result < 0)
 		return error_errno(error, -result, "cannot read a changed file");
 
-	pthread_mutex_lock(&dirt->node->lock);
+	small_lock_take(&dirt->node->lock);
 	if (atomic_load(&cut->abandoned))
 		result = ERR_ABANDONED;
 	else if (!overlay(journal, dirt, bytes, offset, end))
 		result = ERR_ABANDONED;
 	else
-		extent_map_remove(&dirt->pending, offset, offset + (int64_t)length);
-	pthread_mutex_unlock(&dirt->node->lock);
+		extent_map_remove(&dirt->past->pending, offset, offset + (int64_t)length);
+	small_lock_leave(&dirt->node->lock);
 	return result == ERR_OK ? ERR_OK : error_set(error, result, 0, "the cut was abandoned");
 }
 
@@ -253,9 +253,9 @@ int frozen_read_unchanged(struct frozen *frozen, void *data, size_t length, int6
 	bool changed;
 	int result, fd;
 
-	pthread_mutex_lock(&dirt->node->lock);
+	small_lock_take(&dirt->node->lock);
 	fd = prepare(journal, dirt) == ERR_OK ? frozen_reading_fd(journal, dirt) : -ENOMEM;
-	pthread_mutex_unlock(&dirt->node->lock);
+	small_lock_leave(&dirt->node->lock);
 	if (fd == -ESTALE)
 		return error_set(error, ERR_BUSY, 0, "the file was removed since the cut");
 	if (fd < 0)
@@ -264,10 +264,10 @@ int frozen_read_unchanged(struct frozen *frozen, void *data, size_t length, int6
 	if (result < 0)
 		return error_errno(error, -result, "cannot read a changed file");
 	/* An operation records before it changes, under this lock: no record means that nothing had begun when we read. */
-	pthread_mutex_lock(&dirt->node->lock);
+	small_lock_take(&dirt->node->lock);
 	changed = dirt->node->dirt && dirt->node->dirt != dirt &&
 		  extent_map_overlaps(&dirt->node->dirt->extents, offset, offset + (int64_t)length);
-	pthread_mutex_unlock(&dirt->node->lock);
+	small_lock_leave(&dirt->node->lock);
 	return changed ? error_set(error, ERR_BUSY, 0, "the file changed since the cut") : ERR_OK;
 }
 
@@ -275,9 +275,9 @@ void frozen_done(struct frozen *frozen)
 {
 	struct dirt *dirt = dirt_of(frozen);
 
-	pthread_mutex_lock(&dirt->node->lock);
+	small_lock_take(&dirt->node->lock);
 	journal_frozen(dirt->journal, dirt->node);
 	dirt_free_frozen(dirt->journal, dirt);
 	dirt->read_done = true;
-	pthread_mutex_unlock(&dirt->node->lock);
+	small_lock_leave(&dirt->node->lock);
 }

@@ -16,8 +16,8 @@ static void first_change(struct journal *journal)
 
 	if (atomic_load_explicit(&journal->first_change_ns, memory_order_relaxed) != 0)
 		return;
-	if (atomic_compare_exchange_strong(&journal->first_change_ns, &none, clock_mono_ns()) && journal->wake)
-		journal->wake(journal->wake_context);
+	if (atomic_compare_exchange_strong(&journal->first_change_ns, &none, clock_mono_ns()))
+		journal_wake(journal);
 }
 
 /* The node's dirt of this epoch, made if need be. node->lock and the cut's read side held. */
@@ -79,7 +79,7 @@ void mutation_lock(struct mutation *mutation, struct node *a, struct node *b, st
 	}
 	mutation->locked_count = count;
 	for (int i = 0; i < count; i++)
-		pthread_mutex_lock(&mutation->locked[i]->lock);
+		small_lock_take(&mutation->locked[i]->lock);
 }
 
 static bool is_locked(const struct mutation *mutation, const struct node *node)
@@ -98,7 +98,7 @@ static struct dirt *touch(struct mutation *mutation, struct node *node)
 	struct dirt *dirt;
 
 	assert(is_locked(mutation, node));
-	if (frozen && !frozen->read_done && !frozen->attrs_known)
+	if (frozen && !frozen->read_done && !frozen->past)
 		frozen_capture(journal, frozen);
 	dirt = current_dirt(journal, node, NULL);
 	if (dirt)
@@ -166,6 +166,7 @@ int mutation_name(struct mutation *mutation, struct node *dir, const char *name)
 	struct dirt *dirt = touch(mutation, dir);
 	struct dirty_name *entry;
 	struct shard *shard;
+	bool large;
 
 	assert(mutation->name_count < 2);
 	if (!dirt)
@@ -184,7 +185,10 @@ int mutation_name(struct mutation *mutation, struct node *dir, const char *name)
 		shard = journal_shard(mutation->journal, dir);
 		pthread_mutex_lock(&shard->mutex);
 		shard->names++;
+		large = shard_is_large(shard);
 		pthread_mutex_unlock(&shard->mutex);
+		if (large)
+			journal_wake(mutation->journal);
 	}
 	mutation->name_dir[mutation->name_count] = dir;
 	mutation->name[mutation->name_count] = entry;
@@ -214,8 +218,8 @@ void mutation_adopt(struct mutation *mutation, struct node *child)
 
 	/* Nobody else can hold this lock and want one of ours: the kernel learns of the inode by our reply only, and the sealer takes one lock at a time. (Tried first, so that a
 	 * thread sanitizer, which can't know that, sees no order between the two.) */
-	if (pthread_mutex_trylock(&child->lock) != 0)
-		pthread_mutex_lock(&child->lock);
+	if (!small_lock_try(&child->lock))
+		small_lock_take(&child->lock);
 	journal_frozen(mutation->journal, child);
 	dirt = current_dirt(mutation->journal, child, &mutation->spare);
 	assert(dirt);
@@ -223,7 +227,7 @@ void mutation_adopt(struct mutation *mutation, struct node *child)
 	extent_map_clear(&dirt->extents);
 	extent_map_add(&dirt->extents, 0, EXTENT_END);
 	dirt_touch(mutation->journal, dirt);
-	pthread_mutex_unlock(&child->lock);
+	small_lock_leave(&child->lock);
 }
 
 void mutation_end(struct mutation *mutation)
@@ -237,7 +241,7 @@ void mutation_end(struct mutation *mutation)
 			dirt_remove_name(mutation->journal, dirt, mutation->name[i]);
 	}
 	for (int i = mutation->locked_count - 1; i >= 0; i--)
-		pthread_mutex_unlock(&mutation->locked[i]->lock);
+		small_lock_leave(&mutation->locked[i]->lock);
 	cut_lock_leave(&mutation->journal->lock, mutation->stripe);
 	dirt_put(mutation->journal, mutation->spare);
 }
@@ -247,9 +251,9 @@ bool journal_node_pending(struct journal *journal, struct node *node)
 	bool pending;
 
 	(void)journal;
-	pthread_mutex_lock(&node->lock);
+	small_lock_take(&node->lock);
 	pending = node->dirt || node->frozen;
-	pthread_mutex_unlock(&node->lock);
+	small_lock_leave(&node->lock);
 	return pending;
 }
 

@@ -128,9 +128,14 @@ struct journal_counts {
 	uint64_t unsettled;       /* rows, at most; 0: none */
 };
 
+/* Dirty inodes and names together: of so many a version is made without waiting for its time, because they are in memory, about 300 bytes each, and as much again while
+ * they are sealed. */
+#define JOURNAL_MANY 65536
+
 /* Loads journaled rows (PROTOCOL Start), starts the journal thread. `state_path`: state directory, for spilled preimages and the overflow mark.
  * `clean`: how the last session ended; not clean: what was journaled in parts is whole now (I12).
- * `wake` is called when the first change after a cut is recorded: by any thread, with node locks held: it may take a leaf mutex, no more. */
+ * `wake` is called when the first change after a cut is recorded, and now and then when there are many: by any thread, with node locks held: it may take a leaf
+ * mutex, no more. */
 int journal_open(struct db *db, struct backing *backing, struct node_table *nodes, const char *state_path, bool clean,
 		 void (*wake)(void *), void *wake_context, struct journal **out, struct error *error);
 /* Writes what is still in memory. mark_clean: with the stat of each inode and after a syncfs, so that nothing is unsettled any more (I10), and marks the volume clean. Joins the thread, frees, also

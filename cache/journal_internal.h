@@ -25,33 +25,39 @@ struct saved_range { /* old bytes of [start, end) */
 	struct preimage *bytes; /* NULL: all zero */
 };
 
+/* A frozen inode as of the cut, from the first look at it (operation or sealer) until the sealer is done with it: apart from struct dirt, because
+ * a change of a million files makes a million of those, and few of these at a time. node->lock. */
+struct past {
+	bool gone; /* it had no name at the cut */
+	bool pending_made;
+	struct attrs attrs;
+	struct extent_map pending; /* still only on disk: neither saved nor read */
+	struct saved_range *saved; /* sorted, disjoint */
+	uint32_t saved_count, saved_capacity;
+	int fd; /* for reading, -1 */
+};
+
 /* Changes of one inode in one epoch. `frozen` of the public interface is this, once its epoch has been cut.
  * Everything is protected by node->lock unless said otherwise. */
 struct dirt {
 	struct journal *journal; /* constant */
 	struct node *node;       /* referenced, constant */
 	int64_t epoch;
+	_Atomic int64_t durable_epoch; /* its unsettled row of that epoch is on disk (I9) */
 	struct dirt *next, *previous; /* list of the epoch: shard mutex; of a cut: the pipeline thread */
-	int references;               /* shard mutex: 1 for the epoch or cut, 1 while on the unflushed list or being flushed */
 	struct dirt *next_unflushed;  /* shard mutex */
+	int references;               /* shard mutex: 1 for the epoch or cut, 1 while on the unflushed list or being flushed */
 	bool listed_unflushed;        /* shard mutex */
 	bool over;                    /* committed or merged away: only its unsettled row is still to be written */
 	_Atomic bool unsettled;       /* that row is in the database, perhaps not durably */
 
 	bool whole;
+	bool read_done; /* of a cut: the sealer needs nothing more of it */
 	struct extent_map extents;
 	struct dirty_name **names; /* hash table of name_buckets, NULL until the first name */
 	uint32_t name_buckets, name_count;
 	int64_t bytes; /* written; an estimate */
-
-	/* From the cut on. */
-	bool attrs_known, gone, read_done;
-	struct attrs attrs;
-	bool pending_made;
-	struct extent_map pending; /* still only on disk: neither saved nor read */
-	struct saved_range *saved; /* sorted, disjoint */
-	uint32_t saved_count, saved_capacity;
-	int fd; /* for reading, -1 */
+	struct past *past; /* of a cut: NULL while nobody has looked */
 };
 struct frozen {
 	struct dirt dirt; /* never made on its own: frozen_of below */
@@ -122,6 +128,12 @@ struct dirt *journal_frozen(struct journal *journal, struct node *node);
 struct dirt *dirt_new(struct journal *journal, struct node *node);
 /* Frees content and struct when the last reference goes. No lock held. */
 void dirt_put(struct journal *journal, struct dirt *dirt);
+/* Shard's mutex held, after inodes or names grew: true now and then, when there may be JOURNAL_MANY; then journal_wake, without the mutex. */
+static inline bool shard_is_large(const struct shard *shard)
+{
+	return (shard->inodes + shard->names) % (JOURNAL_MANY / JOURNAL_SHARDS) == 0;
+}
+void journal_wake(struct journal *journal);
 /* Puts it on the epoch's list. node->lock held. */
 void dirt_list(struct journal *journal, struct dirt *dirt);
 /* Marks for the journal thread. node->lock held. */
@@ -133,6 +145,7 @@ bool dirt_insert_name(struct dirt *dirt, struct dirty_name *entry); /* false: no
 void dirt_remove_name(struct journal *journal, struct dirt *dirt, struct dirty_name *entry); /* and frees it */
 
 /* --- cut.c: saving (I4). node->lock held, `frozen` not read_done. They set the abandon flag when they can't. */
+/* Makes frozen->past, unless the cut is abandoned. */
 void frozen_capture(struct journal *journal, struct dirt *frozen);
 void frozen_save(struct journal *journal, struct dirt *frozen, int64_t start, int64_t end);
 void frozen_keep_fd(struct journal *journal, struct dirt *frozen);

@@ -16,6 +16,7 @@
 
 #define GROUP_NS NS_PER_S        /* how long recordings are gathered */
 #define RETRY_NS (5 * NS_PER_S)   /* after the database refused */
+#define BATCH 4096                /* inodes in a transaction: their copies are in memory at the same time */
 
 /* ------------------------------------------------------------------ one flush */
 
@@ -74,7 +75,7 @@ static int copy_dirt(struct journal *journal, struct dirt *dirt, bool with_stat,
 	int result = ERR_OK;
 	int fd;
 
-	pthread_mutex_lock(&dirt->node->lock);
+	small_lock_take(&dirt->node->lock);
 	copy->over = dirt->over;
 	copy->epoch = dirt->epoch;
 	copy->whole = dirt->whole;
@@ -88,7 +89,7 @@ static int copy_dirt(struct journal *journal, struct dirt *dirt, bool with_stat,
 			backing_fd_put(journal->backing, dirt->node, fd);
 		}
 	}
-	pthread_mutex_unlock(&dirt->node->lock);
+	small_lock_leave(&dirt->node->lock);
 	return result;
 }
 
@@ -107,33 +108,40 @@ static struct dirt *pop_unflushed(struct shard *shard)
 	return dirt; /* with the list's reference */
 }
 
-/* Copies what is on the unflushed lists now, and nothing that comes later: else one who waits might never be reached. On failure nothing is lost: the caller puts
- * back what was taken. */
-static int collect(struct journal *journal, bool with_stat, struct copy **out, size_t *count)
-{
-	size_t limits[JOURNAL_SHARDS], total = 0;
-	struct copy *copies;
-	int result = ERR_OK;
+/* What a flush takes: as much as is on the unflushed lists when it begins, and nothing that comes later: else one who waits might never be reached. */
+struct flush {
+	struct journal *journal;
+	bool durable, with_stat;
+	size_t left[JOURNAL_SHARDS], total;
+};
 
+static void flush_begin(struct flush *flush)
+{
+	flush->total = 0;
+	for (int i = 0; i < JOURNAL_SHARDS; i++) {
+		struct shard *shard = &flush->journal->shards[i];
+
+		pthread_mutex_lock(&shard->mutex);
+		flush->left[i] = shard->unflushed_count;
+		pthread_mutex_unlock(&shard->mutex);
+		flush->total += flush->left[i];
+	}
+}
+
+/* Copies the next ones into `copies`, BATCH at most. On failure nothing is lost: the caller puts back what was taken. */
+static int collect(struct flush *flush, struct copy *copies, size_t *count)
+{
 	*count = 0;
 	for (int i = 0; i < JOURNAL_SHARDS; i++) {
-		pthread_mutex_lock(&journal->shards[i].mutex);
-		limits[i] = journal->shards[i].unflushed_count;
-		pthread_mutex_unlock(&journal->shards[i].mutex);
-		total += limits[i];
-	}
-	*out = copies = calloc(total ? total : 1, sizeof *copies);
-	if (!copies)
-		return ERR_NOMEM;
-	for (int i = 0; i < JOURNAL_SHARDS; i++) {
-		for (size_t n = 0; n < limits[i]; n++) {
-			struct dirt *dirt = pop_unflushed(&journal->shards[i]);
+		while (flush->left[i] > 0 && *count < BATCH) {
+			struct dirt *dirt = pop_unflushed(&flush->journal->shards[i]);
+			int result;
 
+			flush->left[i] = dirt ? flush->left[i] - 1 : 0;
 			if (!dirt)
 				break;
 			copies[*count].dirt = dirt;
-			(*count)++;
-			result = copy_dirt(journal, dirt, with_stat, &copies[*count - 1]);
+			result = copy_dirt(flush->journal, dirt, flush->with_stat, &copies[(*count)++]);
 			if (result != ERR_OK)
 				return result;
 		}
@@ -147,12 +155,12 @@ static void requeue(struct journal *journal, struct copy *copies, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		struct dirt *dirt = copies[i].dirt;
 
-		pthread_mutex_lock(&dirt->node->lock);
+		small_lock_take(&dirt->node->lock);
 		if (!dirt->over) {
 			dirt_mark_names_unflushed(dirt);
 			dirt_touch(journal, dirt);
 		}
-		pthread_mutex_unlock(&dirt->node->lock);
+		small_lock_leave(&dirt->node->lock);
 	}
 }
 
@@ -219,7 +227,7 @@ static int write_copies(struct journal *journal, const struct copy *copies, size
 static void mark_durable(struct copy *copies, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		_Atomic int64_t *durable = &copies[i].dirt->node->durable_epoch;
+		_Atomic int64_t *durable = &copies[i].dirt->durable_epoch;
 		int64_t before = atomic_load(durable);
 
 		while (before < copies[i].epoch && !atomic_compare_exchange_weak(durable, &before, copies[i].epoch))
@@ -235,28 +243,46 @@ static void mark_written(struct journal *journal, struct copy *copies, size_t co
 	unsettled_count(journal, count);
 }
 
+/* One transaction. `copies` is zeroed before and after. */
+static int flush_batch(struct flush *flush, struct copy *copies, size_t *count, struct error *error)
+{
+	struct journal *journal = flush->journal;
+	int result = collect(flush, copies, count);
+
+	if (result != ERR_OK)
+		error_set(error, result, 0, "journal: out of memory");
+	else if (*count > 0 || flush->durable)
+		result = write_copies(journal, copies, *count, flush->durable, error);
+	if (result == ERR_OK)
+		mark_written(journal, copies, *count);
+	if (result == ERR_OK && flush->durable)
+		mark_durable(copies, *count);
+	if (result != ERR_OK)
+		requeue(journal, copies, *count);
+	for (size_t i = 0; i < *count; i++)
+		copy_free(journal, &copies[i]);
+	memset(copies, 0, *count * sizeof *copies);
+	return result;
+}
+
 static int flush_once(struct journal *journal, bool durable, bool with_stat, struct error *error)
 {
+	struct flush flush = {.journal = journal, .durable = durable, .with_stat = with_stat};
 	struct copy *copies;
-	size_t count;
+	size_t done = 0, count = 0;
 	int result;
 
 	atomic_store(&journal->armed, false);
-	result = collect(journal, with_stat, &copies, &count);
-	if (result != ERR_OK)
-		error_set(error, result, 0, "journal: out of memory");
-	else if (count > 0 || durable)
-		result = write_copies(journal, copies, count, durable, error);
-	if (result == ERR_OK)
-		mark_written(journal, copies, count);
-	if (result == ERR_OK && durable)
-		mark_durable(copies, count);
-	if (result != ERR_OK)
-		requeue(journal, copies, count);
-	for (size_t i = 0; i < count; i++)
-		copy_free(journal, &copies[i]);
+	flush_begin(&flush);
+	copies = calloc(flush.total < BATCH ? flush.total + 1 : BATCH, sizeof *copies);
+	if (!copies)
+		return error_set(error, ERR_NOMEM, 0, "journal: out of memory");
+	do {
+		result = flush_batch(&flush, copies, &count, error);
+		done += count;
+		db_tidy(journal->db);
+	} while (result == ERR_OK && count > 0 && done < flush.total);
 	free(copies);
-	db_tidy(journal->db);
 	return result;
 }
 

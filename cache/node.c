@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
  * longer: node_by_id refuses what has none. Lock order: key shard, id shard. */
 #define SHARDS 64
 #define FIRST_BUCKETS 16
+#define NODEID_MAX ((UINT64_C(1) << 48) - 1)
 
 struct shard {
 	pthread_mutex_t lock;
@@ -169,7 +171,7 @@ static void node_destroy(struct node *node)
 	assert(!node->dirt && !node->frozen);
 	if (fd >= 0)
 		close(fd);
-	pthread_mutex_destroy(&node->lock);
+	assert(!small_lock_is_taken(&node->lock));
 	free(node);
 }
 
@@ -230,12 +232,17 @@ static struct node *node_new(struct node_table *table, const struct node_key *ke
 	atomic_init(&node->held_fd, -1);
 	node->key.length = key->length;
 	memcpy((uint8_t *)node + offsetof(struct node, key.bytes), key->bytes, key->length);
-	pthread_mutex_init(&node->lock, NULL);
 	if (!hold(node, path_fd)) {
 		node_destroy(node);
 		return NULL;
 	}
-	node->nodeid = atomic_fetch_add(&table->next_id, 1);
+	uint64_t nodeid = atomic_fetch_add(&table->next_id, 1);
+	if (nodeid > NODEID_MAX) {
+		node_destroy(node);
+		errno = ENFILE;
+		return NULL;
+	}
+	node->nodeid = nodeid;
 	return node;
 }
 

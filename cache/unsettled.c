@@ -78,20 +78,30 @@ void unsettled_count(struct journal *journal, uint64_t more)
 	pthread_mutex_unlock(&journal->store_mutex);
 }
 
-/* Puts the inode's newest changes on the way to the database, if they are not durable there. Their epoch; 0: nothing to wait for. */
-static int64_t want_unsettled(struct journal *journal, struct node *node)
+/* Newest epoch of which the inode's row is on disk, of the changes that are not captured. node->lock held. */
+static int64_t durable_epoch(const struct node *node)
+{
+	int64_t dirty = node->dirt ? atomic_load(&node->dirt->durable_epoch) : 0;
+	int64_t frozen = node->frozen ? atomic_load(&node->frozen->durable_epoch) : 0;
+
+	return dirty > frozen ? dirty : frozen;
+}
+
+/* Puts the inode's newest changes on the way to the database, if they are not durable there. Their epoch; 0: nothing to wait for. *durable: what there is. */
+static int64_t want_unsettled(struct journal *journal, struct node *node, int64_t *durable)
 {
 	int64_t epoch = 0;
 
-	pthread_mutex_lock(&node->lock);
+	small_lock_take(&node->lock);
 	if (node->dirt || node->frozen) {
 		struct dirt *newest = node->dirt ? node->dirt : node->frozen;
 
 		epoch = newest->epoch;
-		if (atomic_load(&node->durable_epoch) < epoch)
+		*durable = durable_epoch(node);
+		if (*durable < epoch)
 			dirt_touch(journal, newest);
 	}
-	pthread_mutex_unlock(&node->lock);
+	small_lock_leave(&node->lock);
 	return epoch;
 }
 
@@ -103,10 +113,10 @@ int journal_wait_unsettled(struct journal *journal, struct node *node)
 	/* More than once when 1 we touch, 2 a flush that nobody waits for takes the row, 3 we take our ticket: what that flush commits is not synced, and the one for our
 	 * ticket finds nothing to write. */
 	for (;;) {
-		int64_t needed = want_unsettled(journal, node);
+		int64_t durable = 0, needed = want_unsettled(journal, node, &durable);
 
 		first = first ? first : needed;
-		if (needed == 0 || atomic_load(&node->durable_epoch) >= first)
+		if (needed == 0 || durable >= first)
 			return 0;
 		if (marked) /* after a power cut every inode is unsettled, this one too */
 			return 0;

@@ -513,12 +513,12 @@ static void test_i9_fsync_beside_others(void **state)
 	assert_int_equal(journal_flush(journal, NULL), 0);
 	waiting = record_beside(NULL, &number);
 	blocking = record_beside(waiting, &number);
-	pthread_mutex_lock(&blocking->lock);
+	small_lock_take(&blocking->lock);
 	assert_int_equal(pthread_create(&thread, NULL, wait_unsettled, waiting), 0);
 	while (unflushed_beside(waiting) > 1) /* until the flush has begun: it stops at our lock */
 		sched_yield();
 	node_put(nodes, record_beside(waiting, &number));
-	pthread_mutex_unlock(&blocking->lock);
+	small_lock_leave(&blocking->lock);
 	assert_int_equal(pthread_join(thread, &done), 0);
 	assert_ptr_equal(done, waiting);
 	assert_true(has_unsettled_row(waiting));
@@ -554,14 +554,14 @@ static void test_i9_fsync_during_a_flush(void **state)
 	blocking = record_beside(NULL, &number);
 	waiting = record_beside(blocking, &number);
 	before = durable_wanted();
-	pthread_mutex_lock(&blocking->lock);
+	small_lock_take(&blocking->lock);
 	assert_int_equal(pthread_create(&flusher, NULL, flush, waiting), 0);
 	while (unflushed_beside(waiting) > 1) /* until the flush stops at our lock */
 		sched_yield();
 	assert_int_equal(pthread_create(&waiter, NULL, wait_unsettled, waiting), 0);
 	while (durable_wanted() == before)
 		sched_yield();
-	pthread_mutex_unlock(&blocking->lock);
+	small_lock_leave(&blocking->lock);
 	assert_int_equal(pthread_join(flusher, &done), 0);
 	assert_ptr_equal(done, waiting);
 	assert_int_equal(pthread_join(waiter, &done), 0);
