@@ -68,7 +68,7 @@ int db_meta_set_int(struct db_conn *conn, const char *name, int64_t value, struc
 int db_meta_blob(struct db_conn *conn, const char *name, void *out, size_t length); /* exactly length bytes, else ERR_CORRUPT */
 int db_meta_set_blob(struct db_conn *conn, const char *name, const void *data, size_t length, struct error *error);
 
-/* WAL checkpoint if the WAL is larger than a few MiB; called by the journal thread between transactions. Takes the write lock. */
+/* WAL checkpoint if the WAL is larger than a few MiB; called between transactions by those who write much. Takes the write lock. */
 void db_tidy(struct db *db);
 /* PRAGMA integrity_check on a reader; ERR_CORRUPT with its first line. */
 int db_integrity_check(struct db *db, struct error *error);

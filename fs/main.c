@@ -1,6 +1,7 @@
 /* main: finds the verb, and hands it the engine. The only file that sees both fs/ and sync/. */
 #include "cmd.h"
 #include "help.h"
+#include "memory.h"
 #include "mount_helper.h"
 #include "nearest.h"
 #include "sync.h"
@@ -107,6 +108,7 @@ int main(int argc, char **argv)
 #ifndef __SANITIZE_ADDRESS__
 	prctl(PR_SET_DUMPABLE, 0);
 #endif
+	memory_setup();
 	code = run(argc, argv);
 	if ((fflush(stdout) != 0 || ferror(stdout)) && errno != EPIPE && code == 0) {
 		struct error error;

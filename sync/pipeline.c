@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "io.h"
 #include "log.h"
+#include "memory.h"
 #include "pipeline_internal.h"
 
 #include <errno.h>
@@ -42,8 +43,13 @@ static void look(struct pipeline *pipeline, struct view *view)
 
 static void wait_until(struct pipeline *pipeline, int64_t until)
 {
-	struct timespec deadline = clock_deadline(until - clock_mono_ns());
+	struct timespec deadline;
 	int rc = 0;
+
+	if (pipeline->worked) /* nothing follows at once */
+		memory_give_back();
+	pipeline->worked = false;
+	deadline = clock_deadline(until - clock_mono_ns());
 
 	pthread_mutex_lock(&pipeline->lock);
 	while (!pipeline->woken && rc != ETIMEDOUT)
@@ -157,13 +163,20 @@ static bool is_import_due(const struct pipeline *pipeline, const struct view *vi
 	return pipeline->env.backlog && (view->asked || view->now >= pipeline->import_at);
 }
 
+/* When what is dirty makes a version by itself: the interval after the first change, or at once when it is much. NEVER: nothing is dirty. */
+static int64_t cut_time(const struct pipeline *pipeline, const struct view *view)
+{
+	if (!view->journal.first_change_ns)
+		return NEVER;
+	if (view->journal.dirty_inodes + view->journal.dirty_names >= JOURNAL_MANY)
+		return view->now;
+	return view->journal.first_change_ns + volume_config(pipeline->parts.volume)->interval_ns;
+}
+
 static int import_step(struct pipeline *pipeline, const struct view *view, struct error *error)
 {
-	int64_t interval = volume_config(pipeline->parts.volume)->interval_ns;
-	int64_t first = view->journal.first_change_ns;
-
 	/* Edits made today go before the bulk. */
-	if (first && first + interval <= view->now) {
+	if (cut_time(pipeline, view) <= view->now) {
 		int rc = pipeline_cut(pipeline, true, error);
 		if (rc && rc != ERR_ABSENT)
 			return rc;
@@ -242,8 +255,8 @@ static int64_t settle_time(struct pipeline *pipeline, const struct view *view)
 /* One decision. True: the thread ends. */
 static bool run_step(struct pipeline *pipeline, const struct view *view)
 {
-	int64_t first = view->journal.first_change_ns, interval = volume_config(pipeline->parts.volume)->interval_ns;
-	int64_t cut_at = !first ? NEVER : pipeline->now || view->asked || view->finishing ? view->now : first + interval;
+	int64_t dirty_at = cut_time(pipeline, view);
+	int64_t cut_at = dirty_at != NEVER && (pipeline->now || view->asked || view->finishing) ? view->now : dirty_at;
 	int64_t settle_at = settle_time(pipeline, view);
 	struct error error = {0};
 	int rc;
@@ -279,6 +292,7 @@ static bool run_step(struct pipeline *pipeline, const struct view *view)
 			wait_until(pipeline, view->now + LOCAL_TROUBLE_NS);
 		return view->finishing;
 	}
+	pipeline->worked = true;
 	rc = pipeline->env.backlog ? import_step(pipeline, view, &error) : cut_step(pipeline, view, &error);
 	if (view->finishing && rc && rc != ERR_ABANDONED && rc != ERR_TIMEOUT) {
 		pipeline_set_error(pipeline, &error);
@@ -297,6 +311,7 @@ static void check_or_scan(struct pipeline *pipeline, enum pipeline_phase phase)
 	struct error error = {0};
 	int rc = phase == PIPELINE_CHECKING ? pipeline_check(pipeline, &error) : pipeline_scan(pipeline, &error);
 
+	pipeline->worked = true;
 	if (!rc)
 		set_phase(pipeline, phase == PIPELINE_CHECKING ? PIPELINE_SCANNING : PIPELINE_RUNNING);
 	settle_outcome(pipeline, rc, &error);

@@ -27,6 +27,7 @@ struct pipeline {
 	bool unsettled;                       /* settling failed */
 	int64_t import_at;                    /* monotonic: not before, because files could not be read */
 	uint64_t unreadable_seen;             /* env's count when the last step began */
+	bool worked;                          /* since it waited last */
 	uint64_t failures;
 	int last_tries;          /* of the last cut */
 	int64_t poked;           /* confirmed version that the checkpointer was told of */

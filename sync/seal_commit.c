@@ -335,6 +335,8 @@ int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct 
 	if (sealing->cut)
 		cut_commit(sealing->cut);
 	sealing->cut = NULL;
+	seal_reader_end(&sealing->reader);
+	db_tidy(volume_db(sealing->env->volume)); /* nobody of ours reads now; during an import nobody else would do it */
 	*committed = version;
 	return 0;
 }

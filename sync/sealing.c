@@ -2,9 +2,9 @@
 
 #include "clock.h"
 #include "log.h"
+#include "memory.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,7 +82,7 @@ void sealing_free(struct sealing *sealing)
 	bool large = sealing->ino_count > LARGE_INODES;
 	free(sealing);
 	if (large)
-		malloc_trim(0);
+		memory_give_back();
 }
 
 static int load(struct seal_env *env, struct db_conn *conn)

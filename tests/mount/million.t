@@ -16,6 +16,7 @@ FILES = 1_000_000 if FULL else 20_000
 DESCRIPTORS = 4096 if FULL else 256
 DIRECTORIES = FILES // 1000
 SLOW = 3600 if FULL else 300
+MEMORY = 200 if FULL else 64  # MB resident, at most and at any time
 
 
 def few_descriptors():
@@ -117,7 +118,7 @@ def while_versions_are_made(volume, work, *arguments):
 
 
 def memory(volume, what):
-    """The most that was resident since the last call, in MB."""
+    """Checks the most that was resident since the last call."""
     with open(f"/proc/{volume.pid}/status") as file:
         fields = dict(line.split(":", 1) for line in file)
     most, now = (int(fields[key].split()[0]) // 1024 for key in ("VmHWM", "VmRSS"))
@@ -125,7 +126,7 @@ def memory(volume, what):
     with open(f"/proc/{volume.pid}/clear_refs", "w") as file:
         file.write("5")
     print(f"{what}: {most} MB at most, {now} MB now, {descriptors} descriptors", flush=True)
-    return most
+    yt.check(most <= MEMORY, f"{what}: {most} MB were resident, more than {MEMORY}")
 
 
 def unlink_all(top, numbers):

@@ -1,9 +1,11 @@
 #include "machine.h"
 
 #include "clock.h"
+#include "journal.h"
 #include "sync.h"
 
 #include <cmocka.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -197,6 +199,35 @@ static void test_small_spool(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* What is dirty is in memory: when it is very much, a version is made long before its time (the interval is an hour here). */
+static void test_much_is_cut_early(void **state)
+{
+	struct machine *machine = *state;
+	struct journal_counts counts;
+	struct node_key root;
+	struct stat st;
+
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	struct journal *journal = volume_journal(machine->volume);
+	struct backing *backing = volume_backing(machine->volume);
+	assert_int_equal(backing_identify(backing, backing_root_fd(backing), "", &root, &st, NULL), 0);
+	for (int i = 0; i < JOURNAL_MANY; i++) {
+		char name[16];
+		snprintf(name, sizeof(name), "n%d", i);
+		assert_int_equal(journal_note_name(journal, &root, name, NULL, 0), 0);
+	}
+	int64_t deadline = clock_mono_ns() + 60 * NS_PER_S;
+	do {
+		sched_yield();
+		journal_get_counts(journal, &counts);
+		assert_true(clock_mono_ns() < deadline);
+	} while (counts.dirty_names >= JOURNAL_MANY / 2);
+	sync_and_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -208,6 +239,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_import, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loss_is_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_small_spool, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_much_is_cut_early, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
