@@ -12,6 +12,7 @@ before one began that it holds (promise 3, I1-I4). After a crash the tree must h
     check_all_seen(crew, root)                Failure unless every acknowledged operation shows
 """
 import errno
+import mmap
 import multiprocessing
 import os
 import pickle
@@ -576,9 +577,48 @@ class Synced(Blocks):
         os.fdatasync(self.fd)
 
 
+class WhileRead(Blocks):
+    """Reads back what it writes, through one descriptor, while another is open for reading: how the kernel does the I/O depends on both."""
+    name = "while-read"
+    after = b"r"
+
+    def do(self, k):
+        if self.fd < 0:
+            self.reader = os.open(self.at("file"), os.O_RDONLY)
+        os.pwrite(self.file("file", os.O_RDWR), self.after * BLOCK, k * BLOCK)
+        yt.equal(os.pread(self.fd, BLOCK, k * BLOCK), self.after * BLOCK, "read by the writer")
+        yt.equal(os.pread(self.reader, BLOCK, k * BLOCK), self.after * BLOCK, "read by the reader")
+
+
+class Direct(Blocks):
+    """Direct I/O."""
+    name = "direct"
+    after = b"d"
+
+    def do(self, k):
+        if self.fd < 0:
+            self.page = mmap.mmap(-1, BLOCK)
+            self.page[:] = self.after * BLOCK
+        os.pwritev(self.file("file", os.O_WRONLY | os.O_DIRECT), [self.page], k * BLOCK)
+
+
+class Mapped(Blocks):
+    """A store through a shared mapping and msync(2). Nobody else has the file open: there are ways to open it first that make such a store unseen."""
+    name = "mapped"
+    after = b"m"
+
+    def do(self, k):
+        if self.fd < 0:
+            self.map = mmap.mmap(self.file("file", os.O_RDWR), BLOCK * self.limit)
+        self.map[k * BLOCK:(k + 1) * BLOCK] = self.after * BLOCK
+        self.map.flush(k * BLOCK, BLOCK)
+
+
 KINDS = (Create, Mkdir, Mknod, Symlink, Link, Unlink, UnlinkName, Rmdir, Append, SharedAppend, Overwrite, OverwriteParts, Rename,
          RenameDirectory, Hop, Replace, Exchange, Chmod, Chown, Utimens, Setxattr, Grow, Shrink, RemoveXattr, OpenTruncate, Punch, Zero,
-         Copy, Synced)
+         Copy, Synced, WhileRead, Direct)
+# Not with a daemon that dies: a fault on a page that the kernel lost is a SIGBUS.
+KINDS_LIVE = KINDS + (Mapped,)
 
 
 class Crew:

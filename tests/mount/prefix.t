@@ -56,7 +56,7 @@ def test_prefix():
     print(f"SEED={SEED}", flush=True)
     volume = yt.Volume("v").init(interval="1s")
     volume.mount()
-    crew = workload.Crew(volume.path("crew"), WORKERS, LIMIT, SEED)
+    crew = workload.Crew(volume.path("crew"), WORKERS, LIMIT, SEED, workload.KINDS_LIVE)
     crew.prepare()
     volume.sync()
     cut_and_check(volume, crew, SEED, 8)
@@ -67,7 +67,7 @@ def test_prefix_of_an_imported_tree():
     print(f"SEED={SEED}", flush=True)
     volume = yt.Volume("imported")
     os.makedirs(volume.dir)
-    crew = workload.Crew(os.path.join(volume.dir, "crew"), WORKERS, LIMIT // 2, SEED + 1)
+    crew = workload.Crew(os.path.join(volume.dir, "crew"), WORKERS, LIMIT // 2, SEED + 1, workload.KINDS_LIVE)
     crew.prepare()
     with open(os.path.join(volume.dir, "bulk"), "wb") as file:
         for _ in range(30):
