@@ -4,6 +4,7 @@
 #   make V=1                 show the commands
 #   make check               unit tests; check-san: the same under address and undefined sanitizers
 #   make test [T="NAME..."]  everything that CI runs (installs the test packages when root)
+#   make bench [ARGS="--rounds N --scale X ..."]   yester beside other filesystems (tests/bench/bench.py --help), as root: build/bench/table.md
 #   make simulate [ARGS="VERSIONS FILES"]   the catalogue after a long history: sizes and times
 #   make lint                shellcheck, mandoc, rules of the text and of who includes what
 #   make fuzz                build/fuzz/fuzz_*: each takes files and mutates them (tests/fuzz/replay.c)
@@ -21,6 +22,7 @@
 VERSION := 0.1.0
 
 CC ?= cc
+CXX ?= c++
 PKG_CONFIG ?= pkg-config
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
@@ -109,7 +111,7 @@ EXERCISE_BIN := $(patsubst tests/lib/%.c,$(BUILD)/lib/%,$(EXERCISE_SRC))
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 PROGRAM := $(if $(filter fs/main.c,$(FS_SRC)),$(BUILD)/yester)
 
-.PHONY: all unit fuzz check check-san test simulate lint install uninstall clean distclean
+.PHONY: all unit fuzz check check-san test bench simulate lint install uninstall clean distclean
 .SECONDARY:
 .DELETE_ON_ERROR:
 
@@ -213,6 +215,18 @@ test:
 
 simulate: $(BUILD)/bench/simulate_catalogue
 	$< $(ARGS)
+
+# What it compares with is there after scripts/setup --bench; else the table says that it is missing.
+HP_SOURCE := $(wildcard $(DEPS)/example/passthrough_hp.cc)
+bench: all $(BUILD)/bench/io_row $(if $(HP_SOURCE),$(BUILD)/bench/passthrough_hp)
+	@tests/bench/bench.py $(ARGS)
+
+# As libfuse's own build makes it: optimised, with these of its features.
+$(BUILD)/bench/passthrough_hp: $(HP_SOURCE) $(STAMP)
+	$(call say,CXX,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CXX) -std=c++17 -O2 -pthread $(foreach have,SETXATTR UTIMENSAT FALLOCATE POSIX_FALLOCATE,-DHAVE_$(have)) -include sys/xattr.h \
+		$(FUSE_CFLAGS) -UFUSE_USE_VERSION -o $@ $< $(FUSE_LIBS)
 
 $(BUILD)/bench/%: $(OBJ)/tests/bench/%.o $(CACHE_LIB)
 	$(call say,LINK,$@)
