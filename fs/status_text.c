@@ -60,7 +60,9 @@ static void say_safe(struct view *view)
 
 	if (!json_field_text(view->json, "safe_until", text, sizeof text) ||
 	    when_parse(text, view->now_s, &seconds) != WHEN_TIME) {
-		SAY(view, "  safe       nothing yet: the first upload %s\n", is(view, "unmounted") ? "begins with a mount" : "is not complete");
+		/* After a clone or a take-over there are versions, of another writer. */
+		SAY(view, "  safe       nothing yet: %s\n", is(view, "unmounted") ? "the first upload begins with a mount" :
+		    number(view, "version") > 0 ? "no version of this machine is in the remote" : "the first upload is not complete");
 		return;
 	}
 	human_time(at, seconds);

@@ -164,6 +164,9 @@ static void test_status_text(void **state)
 	static const char importing[] = "{\"directory\":\"/d\",\"mountpoint\":\"/m\",\"state\":\"syncing\",\"safe_until\":null,"
 					"\"importing\":true,\"backlog_files\":1200,\"backlog_bytes\":2048,\"pending_files\":2,"
 					"\"pending_bytes\":5,\"oldest_pending_seconds\":61,\"last_error\":\"it failed\"}";
+	static const char cloned[] = "{\"directory\":\"/d\",\"state\":\"scanning\",\"version\":23,\"safe_until\":null}";
+	static const char left[] = "{\"directory\":\"/d\",\"state\":\"unmounted\",\"pending_files\":0,\"pending_bytes\":2048}";
+	static const char changed[] = "{\"directory\":\"/d\",\"state\":\"unmounted\",\"pending_files\":10,\"pending_bytes\":0}";
 	static const char fenced[] = "{\"directory\":\"/d\",\"state\":\"fenced\"}";
 
 	(void)state;
@@ -172,7 +175,10 @@ static void test_status_text(void **state)
 	status_has(synced, "waiting    nothing\n");
 	status_has(importing, "/d on /m: syncing\n");
 	status_has(importing, "1,200 files, 2.0 KiB to go\n");
-	status_has(importing, "nothing yet");
+	status_has(importing, "nothing yet: the first upload is not complete\n");
+	status_has(cloned, "nothing yet: no version of this machine is in the remote\n");
+	status_has(left, "waiting    2.0 KiB to go up\n");
+	status_has(changed, "waiting    10 files\n");
 	status_has(importing, "2 files, 5 B, the oldest since 1 min 1 s\n");
 	status_has(importing, "last error it failed\n");
 	status_has(fenced, "yester mount -o take_over /d");
