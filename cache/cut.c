@@ -265,6 +265,8 @@ static void swap(struct journal *journal, struct cut *cut, struct dirt *lists[JO
 		shard->bytes = 0;
 		pthread_mutex_unlock(&shard->mutex);
 	}
+	atomic_store(&journal->frozen_bytes, cut->bytes);
+	atomic_store(&journal->frozen_first_ns, cut->first_change_ns);
 	/* From here on whoever touches an inode of the cut freezes it (journal_frozen). */
 	atomic_store(&journal->cut, cut);
 	atomic_store(&journal->epoch, cut->epoch + 1);
@@ -344,6 +346,8 @@ bool cut_is_abandoned(const struct cut *cut)
 
 static void free_cut(struct cut *cut)
 {
+	atomic_store(&cut->journal->frozen_bytes, 0);
+	atomic_store(&cut->journal->frozen_first_ns, 0);
 	free(cut->items);
 	free(cut);
 }

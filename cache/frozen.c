@@ -243,6 +243,8 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	else
 		extent_map_remove(&dirt->past->pending, offset, offset + (int64_t)length);
 	small_lock_leave(&dirt->node->lock);
+	if (result == ERR_OK)
+		atomic_fetch_sub(&journal->frozen_bytes, (int64_t)length);
 	return result == ERR_OK ? ERR_OK : error_set(error, result, 0, "the cut was abandoned");
 }
 

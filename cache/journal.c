@@ -270,6 +270,10 @@ void journal_get_counts(struct journal *journal, struct journal_counts *out)
 		pthread_mutex_unlock(&shard->mutex);
 	}
 	out->first_change_ns = atomic_load(&journal->first_change_ns);
+	out->frozen_bytes = atomic_load(&journal->frozen_bytes);
+	if (out->frozen_bytes < 0)
+		out->frozen_bytes = 0;
+	out->frozen_first_ns = atomic_load(&journal->frozen_first_ns);
 	out->preimage_bytes = preimage_bytes(journal->preimages);
 	out->abandoned = atomic_load(&journal->abandoned);
 	pthread_mutex_lock(&journal->store_mutex);

@@ -123,6 +123,8 @@ struct journal_counts {
 	uint64_t dirty_inodes, dirty_names;
 	int64_t dirty_bytes;      /* estimate */
 	int64_t first_change_ns;  /* monotonic clock, of the oldest uncut change; 0: none */
+	int64_t frozen_bytes;     /* estimate of what the sealer has not yet read of the present cut */
+	int64_t frozen_first_ns;  /* monotonic clock, of the cut's oldest change; 0: there is no cut */
 	uint64_t preimage_bytes;
 	uint64_t abandoned;       /* cuts abandoned since start */
 	uint64_t unsettled;       /* rows, at most; 0: none */

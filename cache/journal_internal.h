@@ -96,6 +96,7 @@ struct journal {
 	_Atomic int64_t epoch; /* changes only in journal_cut, write side held */
 	struct shard shards[JOURNAL_SHARDS];
 	_Atomic int64_t first_change_ns;
+	_Atomic int64_t frozen_bytes, frozen_first_ns; /* of the cut that exists: the cut itself is the pipeline's */
 	struct cut *_Atomic cut; /* the one that exists; set and cleared by the pipeline thread */
 	_Atomic int frozen_fds;
 	int frozen_fd_cap; /* constant */

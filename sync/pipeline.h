@@ -43,7 +43,6 @@ struct pipeline_status {
 	int64_t head;
 	uint64_t sealing_files;
 	uint64_t backlog_files, backlog_bytes, scanned;
-	int64_t sealing_ns;            /* cut time of what is being sealed, 0: nothing */
 	struct error error;            /* code 0: none */
 	int64_t error_ns;
 };

@@ -288,7 +288,6 @@ static void sealing_goes_on(struct pipeline *pipeline, const struct cut *cut)
 {
 	pthread_mutex_lock(&pipeline->lock);
 	pipeline->status.sealing_files = cut_count(cut);
-	pipeline->status.sealing_ns = cut_time_ns(cut);
 	pthread_mutex_unlock(&pipeline->lock);
 }
 
@@ -297,7 +296,6 @@ static void sealing_ends(struct pipeline *pipeline)
 	pthread_mutex_lock(&pipeline->lock);
 	pipeline->sealings++;
 	pipeline->status.sealing_files = 0;
-	pipeline->status.sealing_ns = 0;
 	pipeline->status.head = pipeline->env.head;
 	pipeline->status.importing |= pipeline->env.backlog; /* something was put off: at once, it is counted later */
 	pipeline->partial_head = pipeline->env.head_partial || pipeline->env.head == 0;

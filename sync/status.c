@@ -81,8 +81,8 @@ static double oldest_pending(const struct seen *seen)
 
 	if (first)
 		oldest = mono - first;
-	if (seen->pipeline.sealing_ns && wall - seen->pipeline.sealing_ns > oldest)
-		oldest = wall - seen->pipeline.sealing_ns;
+	if (seen->journal.frozen_first_ns && mono - seen->journal.frozen_first_ns > oldest)
+		oldest = mono - seen->journal.frozen_first_ns;
 	if (seen->upload.oldest_cut_ns && wall - seen->upload.oldest_cut_ns > oldest)
 		oldest = wall - seen->upload.oldest_cut_ns;
 	return (double)oldest / (double)NS_PER_S;
@@ -111,8 +111,8 @@ static void fill(struct engine *engine, const struct seen *seen, struct engine_s
 	out->spool_bytes = spool_pending_bytes(engine->spool);
 	out->pending_files = seen->journal.dirty_inodes + seen->pipeline.sealing_files + seen->upload.files +
 			     seen->pipeline.backlog_files;
-	out->pending_bytes = (seen->journal.dirty_bytes > 0 ? (uint64_t)seen->journal.dirty_bytes : 0) + out->spool_bytes +
-			     seen->pipeline.backlog_bytes;
+	out->pending_bytes = (seen->journal.dirty_bytes > 0 ? (uint64_t)seen->journal.dirty_bytes : 0) +
+			     (uint64_t)seen->journal.frozen_bytes + out->spool_bytes + seen->pipeline.backlog_bytes;
 	out->oldest_pending_seconds = oldest_pending(seen);
 	out->backlog_files = seen->pipeline.backlog_files;
 	out->backlog_bytes = seen->pipeline.backlog_bytes;

@@ -438,6 +438,46 @@ static void test_i4_removed_beyond_descriptors(void **state)
 }
 
 /* I6: an operation does not wait while a large file is copied, but a hole is no reason to give a cut up. */
+/* What waits is counted from the change to the last byte that the sealer reads, also while no list of changes has it any more. */
+static void test_counts_of_a_cut(void **state)
+{
+	struct model *model = &live[2];
+	struct journal_counts before, during, after;
+	struct cut *cut;
+	unsigned seed = 5;
+	static char data[FILE_MAX];
+
+	(void)state;
+	if (!model->there)
+		create(model);
+	model->size = 0;
+	write_some(model, &seed);
+	journal_get_counts(journal, &before);
+	assert_true(before.dirty_bytes > 0 && before.first_change_ns > 0);
+	assert_int_equal(before.frozen_bytes, 0);
+	assert_int_equal(before.frozen_first_ns, 0);
+	assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0);
+	journal_get_counts(journal, &during);
+	assert_int_equal(during.dirty_bytes, 0);
+	assert_int_equal(during.frozen_bytes, before.dirty_bytes);
+	assert_true(during.frozen_first_ns == before.first_change_ns);
+	for (size_t i = 0; i < cut_count(cut); i++) {
+		struct attrs attrs;
+
+		if (frozen_type(cut_item(cut, i)) != S_IFREG || frozen_attrs(cut_item(cut, i), &attrs) != 0)
+			continue;
+		assert_int_equal(frozen_read(cut_item(cut, i), data, sizeof data, 0, NULL), 0);
+		attrs_free(&attrs);
+	}
+	journal_get_counts(journal, &after);
+	assert_true(after.frozen_bytes < during.frozen_bytes);
+	cut_abandon(cut);
+	journal_get_counts(journal, &after);
+	assert_int_equal(after.dirty_bytes, before.dirty_bytes);
+	assert_int_equal(after.frozen_bytes, 0);
+	assert_true(after.first_change_ns == before.first_change_ns);
+}
+
 static void test_i6_large_truncation(void **state)
 {
 	struct model *model = &live[3];
@@ -748,7 +788,7 @@ int main(void)
 		cmocka_unit_test(test_unsettled_row_is_durable_before_fsync_returns),
 		cmocka_unit_test(test_clean_stop_brings_the_rest_back),
 		cmocka_unit_test(test_i4_removed_beyond_descriptors),
-		cmocka_unit_test(test_i6_large_truncation),
+		cmocka_unit_test(test_counts_of_a_cut), cmocka_unit_test(test_i6_large_truncation),
 		cmocka_unit_test(test_i6_few_descriptors),
 		cmocka_unit_test(test_i9_fsync_beside_others),
 		cmocka_unit_test(test_i9_fsync_during_a_flush),
