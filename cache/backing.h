@@ -8,7 +8,7 @@
  * Where handles can't be used (no CAP_DAC_READ_SEARCH, or a filesystem without them) a key says which inode is meant, but not how to reach it: then
  * node->held_fd does, and for nodes that came from the database the resolver (backing_set_resolver).
  *
- * Files: backing.c opening and identity; backing_fd.c the descriptors; backing_attrs.c stat, xattrs, link targets.
+ * Files: backing.c opening and identity; backing_fd.c the descriptors; backing_attrs.c stat, xattrs, link targets; backing_lease.c leases.
  *
  * All functions: any thread, unless said. Descriptors are O_CLOEXEC. */
 #ifndef YESTER_BACKING_H
@@ -85,6 +85,14 @@ int backing_attrs(struct backing *backing, int fd, struct attrs *out);
 /* Reverse of the xattr encoding: calls fn for each; -EINVAL when malformed (fn may have been called before); fn's first result that is not 0 stops. */
 int attrs_xattr_each(const void *xattrs, size_t length,
 		     int (*fn)(void *context, const char *name, const void *value, size_t value_length), void *context);
+
+/* Whether a file is open for writing anywhere, or mapped so that it can be: takes a read lease (F_SETLEASE) on `fd`, open for reading only, and gives it back at once. 0: no; -EAGAIN: yes; or -errno.
+ * Meanwhile an open of the file for writing waits, or fails with EWOULDBLOCK when it is to be non-blocking: the caller keeps our own away. SIGIO is ignored by the process from then on. */
+int backing_lease(int fd);
+/* True when a lease tells the truth on this filesystem: tried with a file without a name. */
+bool backing_leases_tell(struct backing *backing);
+/* True when files can be opened with O_DIRECT: tried likewise. */
+bool backing_has_direct_io(struct backing *backing);
 
 /* I13: bytes free for us on the filesystem of that descriptor, above the reserve (the larger of 5 % and 256 MiB, but at most
  * a quarter of the filesystem; 0 when below). */

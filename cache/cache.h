@@ -13,14 +13,14 @@
  *   extent_map   ordered set of byte ranges
  *   cut_lock     the lock between operations and the cut
  *   journal      operations record; dirt: changes of one inode; journal_store, journal_load: to SQLite and back;
- *                unsettled: I9, I10; cut: swap, save, abandon, commit; frozen: what the sealer reads; preimage: saved bytes
+ *                unsettled: I9, I10; suspect: what may change unseen; cut: swap, save, abandon, commit; frozen: what the sealer reads; preimage: saved bytes
  *   catalogue    reading versions; catalogue_schema.h: the tables; delta: the rows of one version, built and applied
  *   history extract   a version as a tree to read; a subtree of it written to disk
  *   rescan       backing tree against catalogue
  *   chunk_cache  chunks lately fetched
  *   engine.h remote.h   what fs and cache need of sync
  *
- * Lock order, all of cache/: db write lock > (nothing); cut lock > node locks > leaves (journal.h). The db write lock is never waited for while holding any of the others. */
+ * Lock order, all of cache/: db write lock > (nothing); guard of suspects > fs's table of open inodes, cut lock > node locks > leaves (journal.h). The db write lock is never waited for while holding any of the others. */
 #ifndef YESTER_CACHE_H
 #define YESTER_CACHE_H
 #endif

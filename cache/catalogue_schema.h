@@ -117,6 +117,7 @@
  *                  its content is in none yet. racy: ctime was within the timestamp granularity of the capture: compares as different.
  *   journal_*      changed extents and names, by epoch (journal.h)
  *   unsettled      I9, I10. epoch: the newest in which the inode was recorded.
+ *   suspect        keys of inodes that may change through a mapping that nobody sees (suspect.h); since schema 2
  *   backlog_*      what a rescan found, waiting to be imported (rescan.h); types are S_IFMT bits, 0: not known
  *   spool          objects on their way: state 0 spooled, 1 attempted, 2 acknowledged (packs) / confirmed (records)
  *   distrusted     packs that failed a read (I21)
@@ -147,5 +148,6 @@
 	"STRICT, WITHOUT ROWID;"                                                                                       \
 	"CREATE TABLE undo_pin(version INTEGER NOT NULL, name TEXT NOT NULL, seq INTEGER, "                            \
 	"PRIMARY KEY(version, name)) STRICT, WITHOUT ROWID;"
+#define SCHEMA_LOCAL_TABLES_2 "CREATE TABLE suspect(key BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;"
 
 #endif

@@ -376,6 +376,7 @@ void cut_commit(struct cut *cut)
 		dirt_put(journal, dirt);
 	}
 	atomic_store(&journal->cut, NULL);
+	suspect_end(journal, cut->epoch, true);
 	free_cut(cut);
 }
 
@@ -442,6 +443,7 @@ void cut_abandon(struct cut *cut)
 	int64_t none = 0;
 
 	atomic_store(&cut->abandoned, true); /* nobody needs to save any more */
+	suspect_end(journal, cut->epoch, false);
 	for (size_t i = 0; i < cut->count; i++) {
 		struct dirt *dirt = cut->items[i];
 		struct node *node = dirt->node;

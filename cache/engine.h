@@ -21,6 +21,7 @@ struct engine_status {
 	int64_t head, confirmed;            /* newest spooled and newest confirmed version */
 	int64_t safe_until_ns;              /* I24: wall clock; 0: null; INT64_MAX: now */
 	uint64_t pending_bytes, pending_files; /* not yet confirmed */
+	uint64_t suspect_files;             /* may change unseen (suspect.h): compared again and again */
 	double oldest_pending_seconds;
 	uint64_t spool_bytes, uploaded_bytes;
 	uint64_t put, get, list, delete_, head_requests;

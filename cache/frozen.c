@@ -1,6 +1,8 @@
 /* What the sealer reads of a cut (I5): each frozen byte once, into a private buffer, re-checked under the inode's lock. */
 #include "journal_internal.h"
 
+#include "clock.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -90,6 +92,8 @@ int frozen_attrs(struct frozen *frozen, struct attrs *out)
 	journal_frozen(journal, dirt->node);
 	if (!dirt->past)
 		frozen_capture(journal, dirt);
+	if (dirt->past)
+		dirt->past->reading_ns = clock_mono_ns();
 	if (atomic_load(&cut->abandoned))
 		result = ERR_ABANDONED;
 	else if (dirt->past->gone)
@@ -276,10 +280,13 @@ int frozen_read_unchanged(struct frozen *frozen, void *data, size_t length, int6
 void frozen_done(struct frozen *frozen)
 {
 	struct dirt *dirt = dirt_of(frozen);
+	int64_t took_ns;
 
 	small_lock_take(&dirt->node->lock);
 	journal_frozen(dirt->journal, dirt->node);
+	took_ns = dirt->past ? clock_mono_ns() - dirt->past->reading_ns : 0;
 	dirt_free_frozen(dirt->journal, dirt);
 	dirt->read_done = true;
 	small_lock_leave(&dirt->node->lock);
+	suspect_was_read(dirt->journal, dirt->node, took_ns);
 }

@@ -250,11 +250,10 @@ bool journal_node_pending(struct journal *journal, struct node *node)
 {
 	bool pending;
 
-	(void)journal;
 	small_lock_take(&node->lock);
 	pending = node->dirt || node->frozen;
 	small_lock_leave(&node->lock);
-	return pending;
+	return pending || suspect_is(journal, node);
 }
 
 void journal_get_counts(struct journal *journal, struct journal_counts *out)
@@ -276,6 +275,7 @@ void journal_get_counts(struct journal *journal, struct journal_counts *out)
 	out->frozen_first_ns = atomic_load(&journal->frozen_first_ns);
 	out->preimage_bytes = preimage_bytes(journal->preimages);
 	out->abandoned = atomic_load(&journal->abandoned);
+	out->suspects = atomic_load(&journal->suspects.count);
 	pthread_mutex_lock(&journal->store_mutex);
 	out->unsettled = journal->unsettled_rows;
 	pthread_mutex_unlock(&journal->store_mutex);

@@ -13,6 +13,7 @@
  * At most one cut exists at a time, so an inode has at most one dirty and one frozen part.
  *
  * --- Locks, in the order in which they may be taken
+ *   0 suspects' guard (suspect.h)
  *   1 cut lock, read side (mutation_begin .. mutation_end); its write side is taken only by journal_cut, with a deadline, holding nothing
  *   2 node->lock of up to four nodes, by ascending address (mutation_lock); of a node that the kernel has not heard of yet: any time
  *   3 journal shard locks (lists of dirt), node table shards, descriptor cache: leaves, nothing is taken inside
@@ -72,7 +73,7 @@ void mutation_end(struct mutation *mutation);
  * for a database commit: worker threads only. 0 or -EIO. */
 int journal_wait_unsettled(struct journal *journal, struct node *node);
 
-/* True when the inode has changes that are not in a spooled version. */
+/* True when the inode has, or may have (suspect.h), changes that are not in a spooled version. */
 bool journal_node_pending(struct journal *journal, struct node *node);
 
 /* ---------------------------------------------------------------- the cut and its sealing: sync's pipeline thread and its sealers */
@@ -128,6 +129,7 @@ struct journal_counts {
 	uint64_t preimage_bytes;
 	uint64_t abandoned;       /* cuts abandoned since start */
 	uint64_t unsettled;       /* rows, at most; 0: none */
+	uint64_t suspects;        /* inodes that may change unseen (suspect.h) */
 };
 
 /* Dirty inodes and names together: of so many a version is made without waiting for its time, because they are in memory, about 300 bytes each, and as much again while
@@ -140,7 +142,7 @@ struct journal_counts {
  * mutex, no more. */
 int journal_open(struct db *db, struct backing *backing, struct node_table *nodes, const char *state_path, bool clean,
 		 void (*wake)(void *), void *wake_context, struct journal **out, struct error *error);
-/* Writes what is still in memory. mark_clean: with the stat of each inode and after a syncfs, so that nothing is unsettled any more (I10), and marks the volume clean. Joins the thread, frees, also
+/* Writes what is still in memory. mark_clean: with the stat of each inode and after a syncfs, so that nothing is unsettled any more (I10), and marks the volume clean, if no inode is suspect. Joins the thread, frees, also
  * after a failure. No mutation may be in progress. */
 int journal_close(struct journal *journal, bool mark_clean, struct error *error);
 void journal_get_counts(struct journal *journal, struct journal_counts *out);

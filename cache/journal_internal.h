@@ -5,6 +5,7 @@
 #include "cut_lock.h"
 #include "journal.h"
 #include "preimage.h"
+#include "suspect.h"
 
 #define JOURNAL_SHARDS 16
 /* Descriptors kept for unlinked frozen files, at most this and an eighth of all that we may have; beyond it they are copied, or, if too large, the cut is abandoned (I6). */
@@ -35,6 +36,7 @@ struct past {
 	struct saved_range *saved; /* sorted, disjoint */
 	uint32_t saved_count, saved_capacity;
 	int fd; /* for reading, -1 */
+	int64_t reading_ns; /* monotonic: when the sealer began */
 };
 
 /* Changes of one inode in one epoch. `frozen` of the public interface is this, once its epoch has been cut.
@@ -86,6 +88,16 @@ struct cut {
 	_Atomic bool abandoned;
 };
 
+#define SUSPECT_BUCKETS 256
+struct suspect;
+struct suspects { /* suspect.c */
+	_Atomic size_t count;
+	pthread_mutex_t lock; /* a leaf */
+	struct suspect *buckets[SUSPECT_BUCKETS]; /* lock */
+	pthread_mutex_t guard_lock; /* before node locks and `lock`; held while the guard holds an inode */
+	struct suspect_guard guard; /* guard_lock */
+};
+
 struct journal {
 	struct db *db;
 	struct backing *backing;
@@ -116,6 +128,9 @@ struct journal {
 	int store_result;  /* of the newest flush: enum err */
 	bool overflow_marked;    /* store_mutex */
 	uint64_t unsettled_rows; /* store_mutex; not less than there are */
+
+	struct suspects suspects;
+	bool suspects_overflowed; /* the last session could not write down all of them: constant until the rescan is through */
 };
 
 static inline struct shard *journal_shard(struct journal *journal, const struct node *node)
@@ -157,6 +172,10 @@ void frozen_close_fd(struct journal *journal, struct dirt *frozen);
 /* Index of the first saved range that ends after `offset`. */
 uint32_t frozen_saved_find(const struct dirt *frozen, int64_t offset);
 
+/* --- journal_load.c */
+struct sqlite3_stmt;
+bool journal_column_key(struct sqlite3_stmt *stmt, int column, struct node_key *key); /* false: it is none */
+
 /* --- journal_store.c */
 int journal_store_start(struct journal *journal, struct error *error);
 void journal_store_stop(struct journal *journal); /* what is unflushed stays in memory */
@@ -166,9 +185,22 @@ void journal_arm(struct journal *journal); /* something was put on an unflushed 
 /* --- unsettled.c */
 int unsettled_put(struct db_conn *conn, const struct node_key *key, int64_t epoch, struct error *error);
 void unsettled_count(struct journal *journal, uint64_t more); /* so many rows more, at most */
-int overflow_write(struct journal *journal, char value); /* 0 or -1 with errno */
-bool overflow_read(struct journal *journal);
+/* Marks that need no new block on disk. The bytes of the file `overflow`. */
+enum overflow { OVERFLOW_UNSETTLED, OVERFLOW_SUSPECT, OVERFLOW_BYTES };
+int overflow_write(struct journal *journal, enum overflow which, char value); /* 0 or -1 with errno */
+bool overflow_read(struct journal *journal, enum overflow which);
 /* After a power cut that followed an overflow nobody knows what was unsettled: everything is. Clears the mark. */
 int overflow_spread(struct journal *journal, struct error *error);
+
+/* --- suspect.c */
+void suspects_init(struct suspects *set);
+void suspects_free(struct journal *journal); /* content only */
+int suspect_load(struct journal *journal, struct db_conn *conn, struct error *error);
+/* How long a sealer took to read the inode, suspect or not. */
+void suspect_was_read(struct journal *journal, const struct node *node, int64_t took_ns);
+/* In the I11 transaction of the cut of that epoch: the rows of those that are quiet and in it. */
+int suspect_forget_rows(struct journal *journal, int64_t epoch, struct db_conn *conn, struct error *error);
+/* After that transaction, or instead of it (committed false). */
+void suspect_end(struct journal *journal, int64_t epoch, bool committed);
 
 #endif

@@ -15,7 +15,7 @@
 
 /* ------------------------------------------------------------------ rows of the last session */
 
-static bool column_key(sqlite3_stmt *stmt, int column, struct node_key *key)
+bool journal_column_key(sqlite3_stmt *stmt, int column, struct node_key *key)
 {
 	int length = sqlite3_column_bytes(stmt, column);
 
@@ -66,7 +66,7 @@ static int load_inodes(struct journal *journal, struct db_conn *conn, bool clean
 	while (more == 1 && result == 0) {
 		struct node_key key;
 
-		if (column_key(stmt, 0, &key))
+		if (journal_column_key(stmt, 0, &key))
 			result = note_extents(journal, &key, (mode_t)sqlite3_column_int64(stmt, 1),
 					      !clean || sqlite3_column_int64(stmt, 2) != 0, sqlite3_column_blob(stmt, 3),
 					      (size_t)sqlite3_column_bytes(stmt, 3));
@@ -91,8 +91,8 @@ static int load_names(struct journal *journal, struct db_conn *conn, struct erro
 		char name[256];
 		int length = sqlite3_column_bytes(stmt, 1);
 
-		if (column_key(stmt, 0, &dir) && length > 0 && length < (int)sizeof name) {
-			bool has_child = column_key(stmt, 2, &child);
+		if (journal_column_key(stmt, 0, &dir) && length > 0 && length < (int)sizeof name) {
+			bool has_child = journal_column_key(stmt, 2, &child);
 
 			memcpy(name, sqlite3_column_blob(stmt, 1), (size_t)length);
 			name[length] = '\0';
@@ -133,6 +133,8 @@ static int load(struct journal *journal, bool clean, struct error *error)
 	result = load_inodes(journal, conn, clean, error);
 	if (result == ERR_OK && clean)
 		result = load_names(journal, conn, error);
+	if (result == ERR_OK)
+		result = suspect_load(journal, conn, error);
 	if (result == ERR_OK && db_step(conn, error, "SELECT count(*) FROM unsettled", "") == 1) {
 		journal->unsettled_rows = (uint64_t)sqlite3_column_int64(db_last(conn), 0);
 		db_reset(db_last(conn));
@@ -159,6 +161,7 @@ static void free_journal(struct journal *journal)
 		}
 		pthread_mutex_destroy(&shard->mutex);
 	}
+	suspects_free(journal);
 	preimage_store_free(journal->preimages);
 	cut_lock_destroy(&journal->lock);
 	pthread_cond_destroy(&journal->store_wanted);
@@ -200,6 +203,7 @@ int journal_open(struct db *db, struct backing *backing, struct node_table *node
 	pthread_mutex_init(&journal->store_mutex, NULL);
 	clock_cond_init(&journal->store_wanted);
 	clock_cond_init(&journal->store_done);
+	suspects_init(&journal->suspects);
 	if (cut_lock_init(&journal->lock) != 0 || !journal->preimages)
 		result = error_set(error, ERR_NOMEM, 0, "opening the journal: out of memory");
 	else if (journal->state_fd < 0)
@@ -217,7 +221,7 @@ int journal_open(struct db *db, struct backing *backing, struct node_table *node
 }
 
 /* I10, I12: everything is in the database with the stat that goes with it, and all bytes are on disk: then nothing is unsettled, and the next start
- * may believe the rows. */
+ * may believe the rows. Unless there are suspect inodes: timestamps don't tell what happens to them from now on. */
 static int stop_clean(struct journal *journal, struct error *error)
 {
 	struct db_conn *conn;
@@ -234,6 +238,8 @@ static int stop_clean(struct journal *journal, struct error *error)
 	result = journal_store_flush_final(journal, true, error);
 	if (result != ERR_OK)
 		return result;
+	if (atomic_load(&journal->suspects.count) > 0)
+		return ERR_OK;
 	FAILPOINT("journal/before-clean");
 	result = db_begin(journal->db, true, &conn, error);
 	if (result != ERR_OK)
@@ -246,7 +252,8 @@ static int stop_clean(struct journal *journal, struct error *error)
 		return result;
 	}
 	result = db_commit(journal->db, error);
-	if (result == ERR_OK && journal->overflow_marked && overflow_write(journal, 0) != 0)
+	if (result == ERR_OK && ((journal->overflow_marked && overflow_write(journal, OVERFLOW_UNSETTLED, 0) != 0) ||
+				 (overflow_read(journal, OVERFLOW_SUSPECT) && overflow_write(journal, OVERFLOW_SUSPECT, 0) != 0)))
 		result = error_errno(error, errno, "cannot clear the overflow mark");
 	return result;
 }

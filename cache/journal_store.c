@@ -336,7 +336,7 @@ static void *journal_thread(void *argument)
 		if (result != ERR_OK && !failed)
 			log_error("journal: %s; changes are found again by a rescan", error.message);
 		failed = result != ERR_OK;
-		marked = marked || (failed && durable && overflow_write(journal, 1) == 0);
+		marked = marked || (failed && durable && overflow_write(journal, OVERFLOW_UNSETTLED, 1) == 0);
 
 		pthread_mutex_lock(&journal->store_mutex);
 		journal->overflow_marked = marked;
@@ -371,9 +371,10 @@ int journal_store_start(struct journal *journal, struct error *error)
 	int result = ERR_OK;
 	int status;
 
-	if (overflow_read(journal))
+	journal->suspects_overflowed = overflow_read(journal, OVERFLOW_SUSPECT);
+	if (overflow_read(journal, OVERFLOW_UNSETTLED))
 		result = overflow_spread(journal, error);
-	else if (overflow_write(journal, 0) != 0) /* makes its block, while there is room */
+	else if (overflow_write(journal, OVERFLOW_UNSETTLED, 0) != 0) /* makes its block, while there is room */
 		result = error_errno(error, errno, "cannot write into the state directory");
 	if (result != ERR_OK)
 		return result;
@@ -425,5 +426,7 @@ int cut_forget_rows(struct cut *cut, struct db_conn *conn, struct error *error)
 	/* The journal thread may have copied some of the cut and write them after this: they say again what is captured, and the next cut removes them. */
 	if (result == ERR_OK)
 		result = db_step(conn, error, "DELETE FROM journal_name WHERE epoch <= ?", "i", cut->epoch);
+	if (result == ERR_OK)
+		result = suspect_forget_rows(cut->journal, cut->epoch, conn, error);
 	return result == ERR_OK ? put_captured(cut, conn, error) : result;
 }

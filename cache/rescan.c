@@ -1,6 +1,7 @@
 #include "rescan.h"
 
 #include "rescan_internal.h"
+#include "suspect.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -377,6 +378,8 @@ int rescan_run(struct volume *volume, bool clean, bool same_boot, atomic_bool *s
 	if (rc == 0)
 		rc = rescan_flush(&r);
 	rescan_read_end(&r);
+	if (rc == 0)
+		rc = suspect_looked(volume_journal(volume), r.error);
 	if (rc == 0)
 		rc = finish(&r);
 	rescan_free(&r);

@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "suspect.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -79,10 +80,15 @@ static int unsettled(struct rescan *r, const struct node_key *key)
 
 int rescan_check_inode(struct rescan *r, const struct node_key *key, const struct stat *st, const struct local_row *local)
 {
+	struct journal *journal = volume_journal(r->volume);
 	bool known = local->ino != 0 && local->captured > 0 && !local->racy;
+	bool look = S_ISREG(st->st_mode) && suspect_overflowed(journal);
 	int64_t bytes = 0;
-	int rc = unsettled(r, key);
+	int rc = look ? suspect_look(journal, key) : 0;
 
+	if (rc < 0)
+		return rescan_failed(r, rc);
+	rc = look ? 1 : unsettled(r, key);
 	if (rc < 0)
 		return rc;
 	if (rc == 0) {

@@ -1,7 +1,7 @@
 /* The unsettled set (I9, I10): inodes whose bytes may not be on the local disk as captured.
  *
  * A row is written with the journal's (journal_store.c). If the database can't be written (no space), fsync must still not promise too much: one byte of the preallocated file `overflow` in the state
- * directory is set instead, which needs no new block: after a power cut every inode then counts as unsettled. */
+ * directory is set instead, which needs no new block: after a power cut every inode then counts as unsettled. Another one stands for suspect inodes (suspect.c). */
 #include "journal_internal.h"
 
 #include "io.h"
@@ -15,13 +15,13 @@
 
 /* ------------------------------------------------------------------ the overflow mark */
 
-int overflow_write(struct journal *journal, char value)
+int overflow_write(struct journal *journal, enum overflow which, char value)
 {
 	int fd = openat(journal->state_fd, OVERFLOW_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	int result = -1;
 
 	if (fd >= 0) {
-		result = io_pwrite(fd, &value, 1, 0);
+		result = io_pwrite(fd, &value, 1, which);
 		if (result == 0)
 			result = fdatasync(fd);
 		close(fd);
@@ -29,13 +29,13 @@ int overflow_write(struct journal *journal, char value)
 	return result;
 }
 
-bool overflow_read(struct journal *journal)
+bool overflow_read(struct journal *journal, enum overflow which)
 {
 	int fd = openat(journal->state_fd, OVERFLOW_FILE, O_RDONLY | O_CLOEXEC);
 	char value = 0;
 
 	if (fd >= 0) {
-		if (io_pread(fd, &value, 1, 0) != 1)
+		if (io_pread(fd, &value, 1, which) != 1)
 			value = 0;
 		close(fd);
 	}
@@ -56,7 +56,7 @@ int overflow_spread(struct journal *journal, struct error *error)
 		return result;
 	}
 	result = db_commit(journal->db, error);
-	if (result == ERR_OK && overflow_write(journal, 0) != 0)
+	if (result == ERR_OK && overflow_write(journal, OVERFLOW_UNSETTLED, 0) != 0)
 		result = error_errno(error, errno, "cannot clear the overflow mark");
 	return result;
 }

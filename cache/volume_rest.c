@@ -11,10 +11,11 @@
 static int read_journal(struct db_conn *conn, struct volume_rest *out, struct error *error)
 {
 	/* An inode may have rows of several epochs. Names without a dirty inode are changes too, but no files. */
-	int rc = db_step(conn, error, "SELECT count(DISTINCT key) FROM journal_inode", "");
+	int rc = db_step(conn, error, "SELECT count(DISTINCT key), (SELECT count(*) FROM suspect) FROM journal_inode", "");
 
 	if (rc == 1) {
 		out->pending_files = (uint64_t)sqlite3_column_int64(db_last(conn), 0);
+		out->suspect_files = (uint64_t)sqlite3_column_int64(db_last(conn), 1);
 		db_reset(db_last(conn));
 	}
 	return rc < 0 ? rc : 0;

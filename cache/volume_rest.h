@@ -12,6 +12,7 @@ struct volume_rest {
 	uint8_t confirmed_hash[32];     /* of log/confirmed, when it is known */
 	uint64_t pending_files, pending_bytes; /* journaled, waiting in the backlog, or spooled and not confirmed; files of the latter are not counted */
 	uint64_t backlog_files, backlog_bytes;
+	uint64_t suspect_files;         /* suspect.h */
 	uint64_t spool_bytes;           /* sealed and not confirmed */
 	bool imported, fenced, must_take_over, uploads_held;
 };

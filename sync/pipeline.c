@@ -5,6 +5,7 @@
 #include "log.h"
 #include "memory.h"
 #include "pipeline_internal.h"
+#include "suspect.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -252,12 +253,32 @@ static int64_t settle_time(struct pipeline *pipeline, const struct view *view)
 	return pipeline->settle_at;
 }
 
-/* One decision. True: the thread ends. */
-static bool run_step(struct pipeline *pipeline, const struct view *view)
+/* Whether it is time to look at suspect inodes; all: also those whose time has not come, because somebody waits for a version that has everything, or there will be no further one. */
+static bool are_suspects_due(struct pipeline *pipeline, const struct view *view, bool *all)
 {
-	int64_t dirty_at = cut_time(pipeline, view);
-	int64_t cut_at = dirty_at != NEVER && (pipeline->now || view->asked || view->finishing) ? view->now : dirty_at;
-	int64_t settle_at = settle_time(pipeline, view);
+	*all = view->journal.suspects > 0 && ((view->finishing && !pipeline->suspects_ended) || view->ticket > pipeline->suspects_ticket);
+	return *all || suspect_due(volume_journal(pipeline->parts.volume)) <= view->now;
+}
+
+static void heed_suspects(struct pipeline *pipeline, struct view *view)
+{
+	struct journal *journal = volume_journal(pipeline->parts.volume);
+	struct error error = {0};
+	bool all;
+
+	if (!are_suspects_due(pipeline, view, &all))
+		return;
+	int rc = suspect_check(journal, all, &error);
+	pipeline->suspects_ended = view->finishing;
+	pipeline->suspects_ticket = view->ticket;
+	if (rc)
+		settle_outcome(pipeline, rc, &error);
+	journal_get_counts(journal, &view->journal);
+}
+
+/* One decision. True: the thread ends. */
+static bool run_step(struct pipeline *pipeline, struct view *view)
+{
 	struct error error = {0};
 	int rc;
 
@@ -272,6 +293,10 @@ static bool run_step(struct pipeline *pipeline, const struct view *view)
 		set_phase(pipeline, PIPELINE_SCANNING);
 		return false;
 	}
+	heed_suspects(pipeline, view);
+	int64_t dirty_at = cut_time(pipeline, view);
+	int64_t cut_at = dirty_at != NEVER && (pipeline->now || view->asked || view->finishing) ? view->now : dirty_at;
+	int64_t settle_at = settle_time(pipeline, view);
 	if (settle_at <= view->now) {
 		rc = pipeline_settle(pipeline, &error);
 		if (rc || (pipeline->unsettled && !pipeline->failures)) /* its own message goes when it is through */
@@ -284,6 +309,7 @@ static bool run_step(struct pipeline *pipeline, const struct view *view)
 		return true;
 	if (!work && !view->finishing) {
 		int64_t later = min_time(settle_at, pipeline->rescan_at ? pipeline->rescan_at : NEVER);
+		later = min_time(later, suspect_due(volume_journal(pipeline->parts.volume)));
 		wait_until(pipeline, min_time(cut_at, pipeline->env.backlog ? min_time(later, pipeline->import_at) : later));
 		return false;
 	}

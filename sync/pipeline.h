@@ -39,7 +39,8 @@ enum pipeline_phase { PIPELINE_CHECKING, PIPELINE_SCANNING, PIPELINE_RUNNING, PI
 struct pipeline_status {
 	enum pipeline_phase phase;
 	bool held, importing, waiting; /* waiting: cuts wait for room */
-	bool clean;                    /* nothing dirty, in flight, or unscanned at one moment during the call, and head is a whole version */
+	bool clean;                    /* nothing dirty, in flight, suspect, or unscanned at one moment during the call, and head is a whole version */
+	uint64_t suspects;             /* inodes (suspect.h) */
 	int64_t head;
 	uint64_t sealing_files;
 	uint64_t backlog_files, backlog_bytes, scanned;

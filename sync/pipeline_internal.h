@@ -29,6 +29,8 @@ struct pipeline {
 	uint64_t unreadable_seen;             /* env's count when the last step began */
 	bool worked;                          /* since it waited last */
 	uint64_t failures;
+	uint64_t suspects_ticket;             /* suspect inodes were journaled for who asked up to this one */
+	bool suspects_ended;                  /* likewise for the last cut */
 	int last_tries;          /* of the last cut */
 	int64_t poked;           /* confirmed version that the checkpointer was told of */
 	uint64_t backlog_before; /* rows at the start of the round */

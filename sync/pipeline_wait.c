@@ -45,6 +45,13 @@ static int timed_out(const struct waiting *waiting, const struct upload_status *
 	return error_set(waiting->error, ERR_TIMEOUT, 0, "not durable in time: %s", why);
 }
 
+static int still_mapped(const struct waiting *waiting, const struct pipeline_status *status)
+{
+	return error_set(waiting->error, ERR_TIMEOUT, 0,
+			 "%llu file%s mapped for writing by a program that goes on; what it stores from now on is found at the next mount",
+			 (unsigned long long)status->suspects, status->suspects == 1 ? " is" : "s are");
+}
+
 /* Lock held; given up while the upload is asked. What makes waiting pointless. */
 static int look_up_trouble(const struct waiting *waiting, struct upload_status *upload)
 {
@@ -173,7 +180,7 @@ int pipeline_drain(struct pipeline *pipeline, int64_t drain_ns, struct error *er
 		uint64_t seen = pipeline->changes;
 		rc = look_up_trouble(&waiting, &upload);
 		if (!rc && upload.confirmed >= pipeline->status.head && !status.clean)
-			rc = timed_out(&waiting, &upload);
+			rc = status.suspects ? still_mapped(&waiting, &status) : timed_out(&waiting, &upload);
 		if (rc || upload.confirmed >= pipeline->status.head)
 			break;
 		if (upload.failures >= DRAIN_FAILURES || upload.trouble == UPLOAD_REFUSED || drain_ns <= 0 ||
@@ -227,9 +234,10 @@ void pipeline_get_status(struct pipeline *pipeline, struct pipeline_status *out)
 	journal_get_counts(volume_journal(pipeline->parts.volume), &counts);
 	pthread_mutex_lock(&pipeline->lock);
 	*out = pipeline->status;
+	out->suspects = counts.suspects;
 	out->scanned = atomic_load(&pipeline->scanned);
 	out->clean = before == pipeline->sealings && before % 2 == 0 && counts.dirty_inodes == 0 && counts.dirty_names == 0 &&
-		     counts.first_change_ns == 0 && (out->phase == PIPELINE_RUNNING || out->phase == PIPELINE_ENDED) &&
+		     counts.first_change_ns == 0 && counts.suspects == 0 && (out->phase == PIPELINE_RUNNING || out->phase == PIPELINE_ENDED) &&
 		     pipeline->scan_complete && !out->importing && !out->held && !pipeline->partial_head;
 	pthread_mutex_unlock(&pipeline->lock);
 }

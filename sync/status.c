@@ -113,6 +113,7 @@ static void fill(struct engine *engine, const struct seen *seen, struct engine_s
 			     seen->pipeline.backlog_files;
 	out->pending_bytes = (seen->journal.dirty_bytes > 0 ? (uint64_t)seen->journal.dirty_bytes : 0) +
 			     (uint64_t)seen->journal.frozen_bytes + out->spool_bytes + seen->pipeline.backlog_bytes;
+	out->suspect_files = seen->pipeline.suspects;
 	out->oldest_pending_seconds = oldest_pending(seen);
 	out->backlog_files = seen->pipeline.backlog_files;
 	out->backlog_bytes = seen->pipeline.backlog_bytes;

@@ -110,7 +110,7 @@ static void test_refused(void **state)
 	assert_int_equal(db_open(dir, true, &db, &error), ERR_CORRUPT);
 	foreign("PRAGMA user_version=-1; PRAGMA application_id=1498633298");
 	assert_int_equal(db_open(dir, true, &db, &error), ERR_CORRUPT);
-	foreign("PRAGMA user_version=2; PRAGMA application_id=1498633298; CREATE TABLE meta(x)");
+	foreign("PRAGMA user_version=3; PRAGMA application_id=1498633298; CREATE TABLE meta(x)");
 	assert_int_equal(db_open(dir, true, &db, &error), ERR_UNSUPPORTED);
 	assert_int_equal(db_open_reader(dir, &db, &error), ERR_UNSUPPORTED);
 	unlink(path);
@@ -124,6 +124,38 @@ static void test_refused(void **state)
 	assert_int_equal(mkdir(path, 0700), 0);
 	assert_int_equal(db_open(dir, true, &db, &error), ERR_CORRUPT);
 	assert_int_equal(rmdir(path), 0);
+}
+
+static int64_t pragma(sqlite3 *handle, const char *text)
+{
+	sqlite3_stmt *stmt;
+	assert_int_equal(sqlite3_prepare_v2(handle, text, -1, &stmt, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+	int64_t value = sqlite3_column_int64(stmt, 0);
+	sqlite3_finalize(stmt);
+	return value;
+}
+
+/* As the first release left it. */
+static void test_migration(void **state)
+{
+	(void)state;
+	struct db *db;
+	sqlite3 *handle;
+	assert_int_equal(db_open(dir, true, &db, &error), 0);
+	set(db, "head", 17);
+	db_close(db);
+	assert_int_equal(sqlite3_open(path, &handle), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(handle, "DROP TABLE suspect; PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(handle);
+	assert_int_equal(db_open_reader(dir, &db, &error), ERR_UNSUPPORTED);
+	assert_int_equal(db_open(dir, false, &db, &error), 0);
+	assert_int_equal(get(db, "head"), 17);
+	db_close(db);
+	assert_int_equal(sqlite3_open(path, &handle), SQLITE_OK);
+	assert_int_equal(pragma(handle, "PRAGMA user_version"), 2);
+	assert_int_equal(pragma(handle, "SELECT count(*) FROM suspect"), 0);
+	sqlite3_close(handle);
 }
 
 static void test_damage(void **state) /* fault 20 */
@@ -367,7 +399,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_open), TEST(test_refused), TEST(test_damage), TEST(test_transactions), TEST(test_values),
+		TEST(test_open), TEST(test_refused), TEST(test_migration), TEST(test_damage), TEST(test_transactions), TEST(test_values),
 		TEST(test_many_statements), TEST(test_threads), TEST(test_tidy), TEST(test_kill), TEST(test_second_process_reads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
