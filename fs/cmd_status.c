@@ -61,13 +61,14 @@ static int rest_json(const struct volume_config *config, struct buf *out, struct
 	status.confirmed = rest.confirmed;
 	status.safe_until_ns = rest.confirmed_cut_ns; /* I24: never "now", edits while unmounted are not known */
 	status.pending_files = rest.pending_files;
+	status.suspect_files = rest.suspect_files;
 	status.pending_bytes = rest.pending_bytes;
 	status.spool_bytes = rest.spool_bytes;
 	status.backlog_files = rest.backlog_files;
 	status.backlog_bytes = rest.backlog_bytes;
 	say_error(&status, config, &rest);
 	/* The empty text puts a NUL behind the JSON, as there is one behind a daemon's. */
-	if (status_json(config, &status, clock_wall_ns(), NULL, out) < 0 || buf_printf(out, "%s", "") < 0)
+	if (status_json(config, &status, &(struct status_features){0}, clock_wall_ns(), NULL, out) < 0 || buf_printf(out, "%s", "") < 0)
 		return error_set(error, ERR_NOMEM, 0, "%s: out of memory", config->name);
 	return 0;
 }

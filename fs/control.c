@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "json.h"
 #include "log.h"
+#include "fs.h"
 #include "status_json.h"
 
 #include <errno.h>
@@ -124,9 +125,10 @@ static void do_status(struct control *control, int fd, int64_t argument)
 	int64_t now = clock_wall_ns();
 
 	(void)argument;
+	struct status_features features = {.passthrough = control->env.fs && atomic_load(&control->env.fs->passthrough)};
 	control->env.ops->status(control->env.engine, &status);
 	if (buf_printf(&text, "ok ") == 0 &&
-	    status_json(volume_config(control->env.volume), &status, now, control->env.mountpoint, &text) == 0 &&
+	    status_json(volume_config(control->env.volume), &status, &features, now, control->env.mountpoint, &text) == 0 &&
 	    buf_printf(&text, "\n") == 0)
 		say(fd, (char *)text.data, text.length);
 	buf_free(&text);

@@ -24,6 +24,7 @@
 #define CONTROL_LINE_BYTES 256 /* of a request */
 
 struct control;
+struct fs;
 struct control_env {
 	struct volume *volume;
 	const struct engine_ops *ops;
@@ -32,6 +33,7 @@ struct control_env {
 	/* `umount`: drains and unmounts. `tick` is to be called about every second while it drains; false: nobody waits any more, and it stays mounted. */
 	int (*unmount)(void *context, int64_t timeout_ns, bool (*tick)(void *), void *tick_context, struct error *error);
 	void *context;
+	const struct fs *fs; /* what is in force */
 };
 
 /* Listens. `env` is copied; what it points to stays until control_stop. */

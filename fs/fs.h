@@ -17,6 +17,7 @@
  *   holder       which process has a volume; waiting for one that is about to end
  *   inode        node numbers of the kernel and nodes of the cache; entries, forget, getattr
  *   handle       open files and directories
+ *   io_mode passthrough   how the kernel does the I/O of what is open: through its pages of our inode, or on the backing file itself
  *   identity     acting as the caller
  *   reply        errors to errno; answers that must be undone when they did not arrive
  *   ops_*        the operations on the live tree: lookup dir name file data attr xattr
@@ -33,6 +34,7 @@
 
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #define FS_SNAPSHOTS ".snapshots"
@@ -42,6 +44,7 @@
 #define FS_TIMEOUT 1.0
 
 struct handle;
+struct io_table;
 struct pool;
 struct snap_table;
 
@@ -54,6 +57,9 @@ struct fs { /* one per mount; constant while the session runs, but for what says
 	struct pool *sync_pool;    /* fsync, O_SYNC writes */
 	struct pool *history_pool; /* opening and reading files of a version */
 	struct snap_table *snaps;
+	struct io_table *io;       /* which inodes are open, and how the kernel does their I/O */
+	atomic_bool passthrough;   /* the kernel may use the backing files itself */
+	bool no_passthrough;       /* -o no_passthrough */
 	bool snapdir_visible;
 	uid_t owner;               /* of the volume's root at mount: `.snapshots` belongs to it */
 	gid_t group;

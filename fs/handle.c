@@ -1,8 +1,9 @@
 #include "handle.h"
 
+#include "io_mode.h"
 #include "node.h"
+#include "suspect.h"
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -48,7 +49,7 @@ struct handle *handle_new(struct fs *fs, struct node *node, int fd)
 	return handle;
 }
 
-void handle_close(struct fs *fs, struct handle *handle)
+void handle_free(struct fs *fs, struct handle *handle)
 {
 	pthread_mutex_lock(&fs->handles_lock);
 	if (handle->next)
@@ -60,22 +61,21 @@ void handle_close(struct fs *fs, struct handle *handle)
 	fs->handle_count--;
 	pthread_mutex_unlock(&fs->handles_lock);
 
-	close(handle->fd);
-	node_put(fs->nodes, handle->node);
 	pthread_mutex_destroy(&handle->lock);
 	free(handle->entries);
 	free(handle);
 }
 
-bool handles_may_store(struct fs *fs, const struct node *node)
+void handle_close(struct fs *fs, struct handle *handle)
 {
-	bool found = false;
+	struct node *node = handle->node;
 
-	pthread_mutex_lock(&fs->handles_lock);
-	for (struct handle *handle = fs->handles; handle && !found; handle = handle->next)
-		found = handle->node == node && (fcntl(handle->fd, F_GETFL) & O_ACCMODE) == O_RDWR;
-	pthread_mutex_unlock(&fs->handles_lock);
-	return found;
+	/* First the descriptor: once no open is counted that can write, none of ours must be there. */
+	close(handle->fd);
+	if (handle->counted && io_mode_leave(fs->io, node->nodeid, handle->flags))
+		suspect_poke(fs->journal, node);
+	handle_free(fs, handle);
+	node_put(fs->nodes, node);
 }
 
 void handle_close_all(struct fs *fs)

@@ -11,6 +11,9 @@ struct handle {
 	struct handle *next, *previous; /* fs->handles_lock */
 	struct node *node;              /* referenced; constant */
 	int fd;                         /* constant */
+	int flags;                      /* constant once it is answered: of its open, if `counted` */
+	bool counted;                   /* likewise: fs->io counts it */
+	bool uncacheable;               /* likewise: what is read through it must not stay in the kernel's pages (op_read) */
 	/* directories: what getdents64(2) gave and readdir has not passed on yet */
 	pthread_mutex_t lock;
 	char *entries;                  /* lock, as the following */
@@ -24,9 +27,9 @@ void handles_init(struct fs *fs);
 bool handles_have_room(struct fs *fs);
 /* Takes the caller's reference to the node, and the descriptor; NULL (out of memory): both stay with the caller. */
 struct handle *handle_new(struct fs *fs, struct node *node, int fd);
+/* Forgets it; node and descriptor stay with the caller. */
+void handle_free(struct fs *fs, struct handle *handle);
 void handle_close(struct fs *fs, struct handle *handle);
-/* Whether somebody may have the inode mapped for writing: has it open for reading and writing, or did when the kernel last said. */
-bool handles_may_store(struct fs *fs, const struct node *node);
 /* After the session: closes all that is left. */
 void handle_close_all(struct fs *fs);
 

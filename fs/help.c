@@ -26,6 +26,7 @@ static const struct help {
 	  "  -o OPTIONS               separated by commas:\n"
 	  "       ro,noatime,nodev,nosuid,noexec...   as in mount(8)\n"
 	  "       snapdir=visible     list .snapshots in the root\n"
+	  "       no_passthrough      keep the kernel from reading and mapping the files below by itself, where it could\n"
 	  "       take_over           continue a volume that another machine wrote last; that one is then fenced\n"
 	  "       accept_loss         more than half of the tree has gone, on purpose: record it\n"
 	  "       adopt               DIR was moved or made anew on purpose: take it as the volume's directory\n"

@@ -12,6 +12,7 @@ struct mount_options {
 	bool adopt;            /* -o adopt: the directory was moved or made anew, and that is as it should be */
 	bool accept_loss;      /* -o accept_loss: most of the tree is gone, and that is as it should be */
 	bool snapdir_visible;  /* -o snapdir=visible */
+	bool no_passthrough;   /* -o no_passthrough: all I/O through us */
 	bool allow_other;      /* also without it when root */
 	bool read_only;
 	bool suid, nosuid, dev, nodev, exec, noexec; /* said so; what is not said is as on the filesystem below */

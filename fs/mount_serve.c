@@ -189,7 +189,7 @@ static int open_all(struct serving *serving, struct error *error)
 		rc = session_open(fs, request->config->directory, request->options, error);
 	if (rc == 0)
 		rc = control_start(&(struct control_env){fs->volume, request->ops, serving->engine, request->mountpoint,
-							 unmount_asked, serving},
+							 unmount_asked, serving, fs},
 				   &serving->control, error);
 	if (rc == 0)
 		rc = session_mount(fs, request->mountpoint, error);

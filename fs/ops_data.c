@@ -4,6 +4,7 @@
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
+#include "io_mode.h"
 #include "journal.h"
 #include "pool.h"
 #include "reply.h"
@@ -25,7 +26,15 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct f
 		snapdir_read(req, ino, size, offset, fi);
 		return;
 	}
-	int fd = handle_of(fi)->fd;
+	struct handle *handle = handle_of(fi);
+	/* splice(2) and sendfile(2) from a descriptor that is both passthrough and direct I/O go through the pages of our inode (fuse_splice_read() calls filemap_splice_read(), Linux 6.18), where nothing
+	 * that is stored through a mapping of the backing file would ever show. Reads for these pages are told by the owner, which is that of a process for all others (fuse_send_read()). Programs take
+	 * EINVAL as "not by this descriptor", and use read(2). */
+	if (handle->uncacheable && fi->lock_owner == 0) {
+		fuse_reply_err(req, EINVAL);
+		return;
+	}
+	int fd = handle->fd;
 	if (size >= SPLICE_FROM) {
 		struct fuse_bufvec data = FUSE_BUFVEC_INIT(size);
 		data.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
@@ -235,8 +244,9 @@ void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct f
 		return;
 	}
 	struct handle *handle = handle_of(fi);
-	off_t at = handles_may_store(fs_of(req), handle->node) ? seek_without_holes(handle->fd, offset, whence)
-							       : lseek(handle->fd, offset, whence); /* nothing else uses its position */
+	bool hidden = io_mode_may_store(fs_of(req)->io, handle->node->nodeid);
+	off_t at = hidden ? seek_without_holes(handle->fd, offset, whence)
+			  : lseek(handle->fd, offset, whence); /* nothing else uses its position */
 	if (at < 0)
 		fuse_reply_err(req, errno);
 	else

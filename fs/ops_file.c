@@ -4,13 +4,18 @@
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
+#include "io_mode.h"
 #include "journal.h"
 #include "ops_name.h"
+#include "pool.h"
 #include "reply.h"
 #include "snapdir.h"
+#include "suspect.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Flags for the backing file. Not ours:
@@ -31,21 +36,132 @@ static int reopen(struct fs *fs, struct node *node, int flags)
 	return fd;
 }
 
-/* Turns node (the caller's reference) and descriptor into fi; -ENOMEM: both are still the caller's. */
-static int open_handle(struct fs *fs, struct node *node, int fd, struct fuse_file_info *fi)
+/* ---------------------------------------------------------------- answering an open */
+
+struct opening {
+	fuse_req_t req;
+	struct fs *fs;
+	struct fuse_file_info fi;
+	bool created;
+	struct fuse_entry_param entry; /* if created */
+	struct io_open io;
+};
+
+/* How the kernel is to do its I/O (io_mode.h). */
+static void fill(struct fuse_file_info *fi, const struct io_open *io)
 {
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17)
+	fi->backing_id = io->backing_id;
+	fi->parallel_direct_writes = io->parallel;
+#endif
+	fi->direct_io = io->direct;
+	/* What changes through the mount changes the kernel's pages too; what changes behind it is noticed by size and mtime (FUSE_CAP_AUTO_INVAL_DATA). */
+	fi->keep_cache = io->keep_cache;
+}
+
+static void answer(struct opening *opening)
+{
+	struct fs *fs = opening->fs;
+	struct handle *handle = handle_of(&opening->fi);
+	int rc = opening->created ? fuse_reply_create(opening->req, &opening->entry, &opening->fi)
+				  : fuse_reply_open(opening->req, &opening->fi);
+
+	if (rc == 0)
+		return;
+	if (opening->created)
+		inode_forget(fs, opening->entry.ino, 1);
+	handle_close(fs, handle);
+}
+
+/* In the pool: the inode must be suspect, durably, before anybody can map it (suspect.h). */
+static void answer_risky(void *arg)
+{
+	struct opening *opening = arg;
+	struct fs *fs = opening->fs;
+	struct handle *handle = handle_of(&opening->fi);
+	int rc = suspect_add(fs->journal, handle->node);
+
+	if (rc == 0) {
+		answer(opening);
+	} else {
+		if (opening->created)
+			inode_forget(fs, opening->entry.ino, 1);
+		handle_close(fs, handle);
+		reply_result(opening->req, rc);
+	}
+	free(opening);
+}
+
+/* Answers the request in any case. */
+static void answer_later(const struct opening *opening)
+{
+	struct opening *job = malloc(sizeof(*job));
+
+	if (!job) {
+		fuse_req_t req = opening->req;
+		if (opening->created)
+			inode_forget(opening->fs, opening->entry.ino, 1);
+		handle_close(opening->fs, handle_of(&opening->fi));
+		reply_result(req, -ENOMEM);
+		return;
+	}
+	*job = *opening;
+	if (pool_submit(opening->fs->sync_pool, answer_risky, job) != 0)
+		answer_risky(job);
+}
+
+/* Turns node (the caller's reference) and descriptor into a handle that is counted; -errno: both are still the caller's. `path_fd`: O_PATH, of the node. */
+static int open_handle(struct opening *opening, struct node *node, int path_fd, int fd, bool nameless)
+{
+	struct fs *fs = opening->fs;
 	struct handle *handle = handle_new(fs, node, fd);
+	struct io_open *io = &opening->io;
+	struct stat st;
+
 	if (!handle)
 		return -ENOMEM;
-	fi->fh = (uintptr_t)handle;
-	/* What changes through the mount changes the kernel's pages too; what changes behind it is noticed by size and mtime (FUSE_CAP_AUTO_INVAL_DATA). */
-	fi->keep_cache = 1;
+	*io = (struct io_open){.nodeid = node->nodeid, .path_fd = path_fd, .flags = opening->fi.flags,
+			       .size = fstat(fd, &st) == 0 ? st.st_size : 0, .suspect = suspect_is(fs->journal, node),
+			       .plain = nameless || node_key_type(&node->key) < 0};
+	int rc = io_mode_enter(fs->io, io);
+	if (rc < 0) {
+		handle_free(fs, handle);
+		return rc;
+	}
+	handle->flags = io->flags;
+	handle->counted = true;
+	handle->uncacheable = io->mode == IO_PASSTHROUGH;
+	opening->fi.fh = (uintptr_t)handle;
+	fill(&opening->fi, io);
 	return 0;
+}
+
+/* ---------------------------------------------------------------- open, create */
+
+static int open_place(struct opening *opening, struct place *place)
+{
+	struct fs *fs = opening->fs;
+
+	if (!handles_have_room(fs))
+		return -ENFILE;
+	if (inode_is_foreign(place->node))
+		return -EACCES;
+	int fd = reopen(fs, place->node, backing_flags(opening->fi.flags));
+	if (fd < 0)
+		return fd;
+	node_ref(fs->nodes, place->node);
+	int rc = open_handle(opening, place->node, place->fd, fd, false);
+	if (rc < 0) {
+		node_put(fs->nodes, place->node);
+		close(fd);
+	}
+	return rc;
 }
 
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
+	struct opening opening = {.req = req, .fs = fs, .fi = *fi};
 	struct place place;
 
 	if (inode_is_snap(ino)) {
@@ -53,32 +169,36 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return;
 	}
 	int rc = (fi->flags & O_ACCMODE) != O_RDONLY ? place_get_own(fs, ino, &place) : place_get(fs, ino, &place);
-	if (rc == 0) {
-		int flags = backing_flags(fi->flags);
-		int fd = !handles_have_room(fs)         ? -ENFILE
-			 : inode_is_foreign(place.node) ? -EACCES
-							: reopen(fs, place.node, flags);
-		rc = fd < 0 ? fd : 0;
-		if (rc == 0) {
-			node_ref(fs->nodes, place.node);
-			rc = open_handle(fs, place.node, fd, fi);
-			if (rc < 0) {
-				node_put(fs->nodes, place.node);
-				close(fd);
-			}
-		}
-	}
+	if (rc == 0)
+		rc = open_place(&opening, &place);
 	place_put(fs, &place);
 	if (rc < 0)
 		reply_result(req, rc);
-	else if (fuse_reply_open(req, fi) != 0)
-		handle_close(fs, handle_of(fi));
+	else if (opening.io.risky)
+		answer_later(&opening);
+	else
+		answer(&opening);
+}
+
+static int open_made(struct opening *opening, struct node *node, int fd, bool nameless)
+{
+	struct fs *fs = opening->fs;
+	int path_fd = backing_fd_get(fs->backing, node);
+
+	if (path_fd < 0)
+		return path_fd;
+	node_ref(fs->nodes, node);
+	int rc = open_handle(opening, node, path_fd, fd, nameless);
+	if (rc < 0)
+		node_put(fs->nodes, node);
+	backing_fd_put(fs->backing, node, path_fd);
+	return rc;
 }
 
 static void create(fuse_req_t req, fuse_ino_t parent, const struct making *making, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
-	struct fuse_entry_param entry;
+	struct opening opening = {.req = req, .fs = fs, .fi = *fi, .created = true};
 	struct node *node;
 	struct stat st;
 	int fd;
@@ -88,10 +208,8 @@ static void create(fuse_req_t req, fuse_ino_t parent, const struct making *makin
 	if (rc == -EEXIST && making->name && !(fi->flags & O_EXCL))
 		rc = -ESTALE;
 	if (rc == 0) {
-		node_ref(fs->nodes, node);
-		rc = open_handle(fs, node, fd, fi);
+		rc = open_made(&opening, node, fd, !making->name);
 		if (rc < 0) { /* the file stays, as after a failed open(2) elsewhere */
-			node_put(fs->nodes, node);
 			node_put(fs->nodes, node);
 			close(fd);
 		}
@@ -100,11 +218,11 @@ static void create(fuse_req_t req, fuse_ino_t parent, const struct making *makin
 		reply_result(req, rc);
 		return;
 	}
-	inode_entry(fs, node, &st, &entry);
-	if (fuse_reply_create(req, &entry, fi) != 0) {
-		inode_forget(fs, entry.ino, 1);
-		handle_close(fs, handle_of(fi));
-	}
+	inode_entry(fs, node, &st, &opening.entry);
+	if (opening.io.risky)
+		answer_later(&opening);
+	else
+		answer(&opening);
 }
 
 void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)

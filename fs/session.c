@@ -4,11 +4,13 @@
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
+#include "io_mode.h"
 #include "log.h"
 #include "ops_attr.h"
 #include "ops_dir.h"
 #include "ops_file.h"
 #include "ops_name.h"
+#include "passthrough.h"
 #include "pool.h"
 #include "snap_node.h"
 
@@ -55,7 +57,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 					   FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL |
 					   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_SPLICE_WRITE |
 					   FUSE_CAP_SPLICE_MOVE;
-	(void)userdata;
+	struct fs *fs = userdata;
 	conn->want = conn->capable & wanted;
 	if (identity_has_umask())
 		conn->want |= conn->capable & FUSE_CAP_DONT_MASK;
@@ -67,8 +69,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
 	conn->time_gran = 1;
-	log_info("serving with libfuse %s, cached write-through; passthrough and io_uring are not in use",
-		 fuse_pkgversion());
+	const char *why = passthrough_init(fs, conn);
+	log_info("serving with libfuse %s; passthrough: %s; io_uring is not in use", fuse_pkgversion(),
+		 why ? why : "in use");
 }
 
 /* No flush: nothing waits for a close (the kernel drops its locks and writes mapped pages back by itself). No access: default_permissions. No locks: they are the kernel's. */
@@ -168,9 +171,12 @@ static int open_parts(struct fs *fs)
 {
 	handles_init(fs);
 	fs->snaps = snap_table_new(fs);
+	fs->io = io_table_new(passthrough_backing(fs));
+	if (fs->io)
+		passthrough_guard(fs, true);
 	fs->sync_pool = pool_new(SYNC_THREADS, "fsync", QUEUED);
 	fs->history_pool = pool_new(HISTORY_THREADS, "history", QUEUED);
-	return fs->snaps && fs->sync_pool && fs->history_pool ? 0 : ERR_NOMEM;
+	return fs->snaps && fs->io && fs->sync_pool && fs->history_pool ? 0 : ERR_NOMEM;
 }
 
 int session_open(struct fs *fs, const char *directory, const struct mount_options *options, struct error *error)
@@ -184,6 +190,7 @@ int session_open(struct fs *fs, const char *directory, const struct mount_option
 	fs->owner = st.st_uid;
 	fs->group = st.st_gid;
 	fs->snapdir_visible = options->snapdir_visible;
+	fs->no_passthrough = options->no_passthrough;
 	if (open_parts(fs) < 0 || build_options(fs, directory, options, &text) < 0) {
 		buf_free(&text);
 		return error_set(error, ERR_NOMEM, ENOMEM, "%s: no memory or threads to mount with", directory);
@@ -281,10 +288,13 @@ void session_close(struct fs *fs)
 		if (connection_is_dead(fs->session))
 			fuse_session_unmount(fs->session);
 		fuse_session_destroy(fs->session);
+		fs->session = NULL;
 	}
 	handle_close_all(fs);
+	passthrough_guard(fs, false);
+	io_table_free(fs->io);
 	snap_table_free(fs->snaps);
-	fs->session = NULL;
+	fs->io = NULL;
 	fs->sync_pool = fs->history_pool = NULL;
 	fs->snaps = NULL;
 }

@@ -31,17 +31,17 @@ static void put_requests(struct json *json, const struct engine_status *status)
 	json_end_object(json);
 }
 
-static void put_features(struct json *json)
+static void put_features(struct json *json, const struct status_features *features)
 {
 	json_begin_object(json, "features");
-	json_bool(json, "passthrough", false);
-	json_bool(json, "io_uring", false);
+	json_bool(json, "passthrough", features->passthrough);
+	json_bool(json, "io_uring", features->io_uring);
 	json_string(json, "libfuse", fuse_pkgversion());
 	json_end_object(json);
 }
 
-int status_json(const struct volume_config *config, const struct engine_status *status, int64_t taken_ns,
-		const char *mountpoint, struct buf *out)
+int status_json(const struct volume_config *config, const struct engine_status *status,
+		const struct status_features *features, int64_t taken_ns, const char *mountpoint, struct buf *out)
 {
 	struct json json = {.out = out};
 	char id[2 * sizeof(status->volume_id) + 1], hash[2 * sizeof(status->head_hash) + 1];
@@ -63,11 +63,12 @@ int status_json(const struct volume_config *config, const struct engine_status *
 	put_time(&json, "safe_until", status->safe_until_ns == INT64_MAX ? taken_ns : status->safe_until_ns);
 	json_uint(&json, "pending_bytes", status->pending_bytes);
 	json_uint(&json, "pending_files", status->pending_files);
+	json_uint(&json, "suspect_files", status->suspect_files);
 	json_int(&json, "oldest_pending_seconds", (int64_t)status->oldest_pending_seconds);
 	json_uint(&json, "spool_bytes", status->spool_bytes);
 	json_uint(&json, "uploaded_bytes", status->uploaded_bytes);
 	put_requests(&json, status);
-	put_features(&json);
+	put_features(&json, features);
 	json_bool(&json, "scanning", status->scanning);
 	json_bool(&json, "importing", status->importing);
 	json_uint(&json, "scanned", status->scanned);

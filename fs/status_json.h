@@ -5,9 +5,12 @@
 #include "buf.h"
 #include "engine.h"
 
+/* Of the ways to be faster: which are in force. */
+struct status_features { bool passthrough, io_uring; };
+
 /* Appends one object. `status` was taken no earlier than `taken_ns` (wall clock), so that "everything is safe" never says more than was true (I24).
  * mountpoint NULL: not mounted, the state is then `unmounted`. 0 or ERR_NOMEM. */
-int status_json(const struct volume_config *config, const struct engine_status *status, int64_t taken_ns,
-		const char *mountpoint, struct buf *out);
+int status_json(const struct volume_config *config, const struct engine_status *status,
+		const struct status_features *features, int64_t taken_ns, const char *mountpoint, struct buf *out);
 
 #endif

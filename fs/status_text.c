@@ -99,6 +99,10 @@ static void say_pending(struct view *view)
 		SAY(view, "  waiting    %s, %s\n", files, bytes);
 	else
 		SAY(view, "  waiting    %s, %s, the oldest since %s\n", files, bytes, oldest);
+	if (number(view, "suspect_files") > 0) {
+		human_plural(files, (uint64_t)number(view, "suspect_files"), "file");
+		SAY(view, "  mapped     %s that a program may write to unseen: compared at each version\n", files);
+	}
 }
 
 static void say_remote(struct view *view)

@@ -48,7 +48,7 @@ _yester() {
 		return
 		;;
 	-o | --options)
-		mapfile -t COMPREPLY < <(compgen -W "take_over accept_loss adopt snapdir=visible ro noatime" -- "$current")
+		mapfile -t COMPREPLY < <(compgen -W "take_over accept_loss adopt snapdir=visible no_passthrough ro noatime" -- "$current")
 		return
 		;;
 	--name | --timeout) return ;;

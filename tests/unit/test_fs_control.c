@@ -78,7 +78,7 @@ static int setup(void **state)
 	if (volume_create(config, &volume, &error) != 0)
 		return -1;
 	unmounts = 0;
-	return control_start(&(struct control_env){volume, &ops, &engine, "/mnt", fake_unmount, NULL}, &control, &error);
+	return control_start(&(struct control_env){volume, &ops, &engine, "/mnt", fake_unmount, NULL, NULL}, &control, &error);
 }
 
 static int teardown(void **state)

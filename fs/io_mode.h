@@ -1,0 +1,86 @@
+/* io_mode: how the kernel does the I/O of each inode that is open. One mode per inode at a time, counted here; the table holds what is open now, nothing else.
+ *
+ *   mode         the kernel                                                                       we see
+ *   cached       keeps pages of our inode; every open shares them                                 each write, and each page that is written back
+ *   passthrough  reads and maps the backing file itself; an open that can write is direct I/O     each write with its exact range; a shared writable mapping not: *risky*
+ *   direct       keeps no pages, sends each read and write                                        both; only for a suspect inode where the kernel gives us no passthrough
+ *
+ * State of an inode in the table:
+ *
+ *   state        invariant                                    left by
+ *   absent       no open of ours, none in the kernel          io_mode_enter: the first open chooses the mode (choose() in io_mode.c says how)
+ *   open         opens > 0; the mode does not change;         io_mode_leave: the last one closes the backing id; absent again
+ *                backing id > 0 exactly in passthrough:
+ *                one per inode, shared by all its opens
+ *   held         no open that can write; those that come      io_mode_resume
+ *                wait (suspect.h: the lease)
+ *
+ * Why it never meets a kernel that has the other mode open, which would refuse the open with EIO (Linux 6.18 fs/fuse/iomode.c): the kernel's count is never greater than ours.
+ *   A open     1 we count; 2 we answer; 3 fuse_finish_open() -> fuse_file_io_open(): the kernel counts
+ *   B release  1 fuse_file_put() -> fuse_file_io_release(): the kernel's count goes down; 2 it sends RELEASE; 3 we count down
+ *   C an answer that was not taken: the kernel had dropped the request, or refused the flags and sends RELEASE: B
+ * While our count is above the kernel's (B 2), opens go on in the same mode with the same backing id, which is still open: also fine.
+ *
+ * Pages of our inode stay in the kernel when the last cached open is gone, and get stale while it is in passthrough. So the first cached open drops them, unless the inode is *warm*: closed in cached mode
+ * and not opened otherwise since. That, and whether it was opened for reading and writing while in passthrough (then it is cached next time: such an open costs a database commit), is
+ * remembered for the few thousand inodes that were closed last; forgetting it is harmless.
+ *
+ * Any thread. Locks: one per shard, leaves; under them the two ioctls of io_mode_backing, which do no I/O. */
+#ifndef YESTER_IO_MODE_H
+#define YESTER_IO_MODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum io_mode { IO_CACHED, IO_PASSTHROUGH, IO_DIRECT };
+
+/* How the table talks to the kernel (passthrough.h); the unit test has its own. */
+struct io_mode_backing {
+	/* Registers the file that `fd` (O_PATH) refers to: a number above 0, or -errno. Under the shard's lock. */
+	int (*open)(void *context, int fd);
+	void (*close)(void *context, int id);
+	void *context;
+};
+
+/* One open, on its way to the answer. */
+struct io_open {
+	/* in */
+	uint64_t nodeid;
+	int path_fd;    /* O_PATH, of the inode */
+	int flags;      /* of open(2) */
+	int64_t size;   /* of the file, about */
+	bool suspect;   /* there may be a mapping that we can't see: never cached */
+	bool plain;     /* never passthrough: made by O_TMPFILE, so that a suspect inode without a name has lost it for good; or not to be found again after a restart, having no handle */
+	/* out */
+	enum io_mode mode;
+	int backing_id; /* in passthrough */
+	bool direct, parallel, keep_cache; /* as in struct fuse_file_info */
+	bool risky;     /* may store through a shared mapping that nobody sees: the inode must be suspect before this is answered */
+};
+
+struct io_table;
+/* backing NULL: no passthrough. NULL: out of memory. */
+struct io_table *io_table_new(const struct io_mode_backing *backing);
+/* After the session; what is still open is forgotten. NULL is fine. */
+void io_table_free(struct io_table *table);
+/* May be called once requests arrive: from here on first opens may choose passthrough (or not). */
+void io_table_allow(struct io_table *table, bool passthrough);
+
+/* Before an open is answered. 0, or -ENOMEM: not counted. Waits while the inode is held, if it can write. */
+int io_mode_enter(struct io_table *table, struct io_open *open);
+/* At RELEASE, or when the answer was not taken. `flags` as at io_mode_enter. True: it was the last that could write. */
+bool io_mode_leave(struct io_table *table, uint64_t nodeid, int flags);
+
+/* True when pages of our inode that the kernel keeps may be newer than the file, because a mapping is stored to: it is cached, and open for reading and writing (or was until RELEASE: a mapping keeps its file open). */
+bool io_mode_may_store(struct io_table *table, uint64_t nodeid);
+
+/* True: no open of the inode can write, and none will be counted until io_mode_resume, to be called very soon. False: one can. One holder of an inode at a time. */
+bool io_mode_hold(struct io_table *table, uint64_t nodeid);
+void io_mode_resume(struct io_table *table, uint64_t nodeid);
+
+/* Inodes in the table, for tests. */
+size_t io_table_count(struct io_table *table);
+
+#endif
