@@ -19,10 +19,17 @@
 #define TIDY_PAGES 1024                /* 4 MiB of WAL */
 #define TIDY_HARD_PAGES (16 * TIDY_PAGES)
 
+/* Who asked first writes first: a mutex may be taken again and again by one thread that has much to write, slice by slice, while an fsync waits for its row. */
+struct queue {
+	pthread_mutex_t mutex;
+	pthread_cond_t moved;
+	uint64_t next, served; /* mutex */
+};
+
 struct db {
 	char *path;
 	bool unchecked;
-	pthread_mutex_t write_lock;
+	struct queue write_lock;
 	struct db_conn *writer; /* write_lock; NULL: opened for reading only */
 	bool full;              /* write_lock: its synchronous is FULL */
 	int wal_pages;          /* write_lock: as of the last commit */
@@ -30,6 +37,24 @@ struct db {
 	struct db_conn *idle[READERS_KEPT]; /* pool_lock */
 	int idle_count;                     /* pool_lock */
 };
+
+/* --- The write lock --- */
+
+static void queue_enter(struct queue *queue)
+{
+	pthread_mutex_lock(&queue->mutex);
+	for (uint64_t mine = queue->next++; mine != queue->served;)
+		pthread_cond_wait(&queue->moved, &queue->mutex);
+	pthread_mutex_unlock(&queue->mutex);
+}
+
+static void queue_leave(struct queue *queue)
+{
+	pthread_mutex_lock(&queue->mutex);
+	queue->served++;
+	pthread_cond_broadcast(&queue->moved);
+	pthread_mutex_unlock(&queue->mutex);
+}
 
 /* --- Schema --- */
 
@@ -203,7 +228,8 @@ static int db_new(const char *state_path, bool create, struct db **out, struct e
 	*out = db;
 	if (!db)
 		return error_errno(error, ENOMEM, "%s", state_path);
-	pthread_mutex_init(&db->write_lock, NULL);
+	pthread_mutex_init(&db->write_lock.mutex, NULL);
+	pthread_cond_init(&db->write_lock.moved, NULL);
 	pthread_mutex_init(&db->pool_lock, NULL);
 	db->path = io_printf("%s/volume.db", state_path);
 	if (!db->path)
@@ -272,7 +298,8 @@ void db_close(struct db *db)
 		db_conn_close(db->idle[i]);
 	db_conn_close(db->writer); /* the last connection checkpoints and removes the WAL */
 	pthread_mutex_destroy(&db->pool_lock);
-	pthread_mutex_destroy(&db->write_lock);
+	pthread_cond_destroy(&db->write_lock.moved);
+	pthread_mutex_destroy(&db->write_lock.mutex);
 	free(db->path);
 	free(db);
 }
@@ -286,7 +313,7 @@ int db_begin(struct db *db, bool durable, struct db_conn **out, struct error *er
 	*out = NULL;
 	if (!db->writer)
 		return error_set(error, ERR_DENIED, 0, "%s: open for reading only", db->path);
-	pthread_mutex_lock(&db->write_lock);
+	queue_enter(&db->write_lock);
 	if (durable != db->full) { /* has no effect once a transaction has begun */
 		rc = db_exec(db->writer, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL", error);
 		if (!rc)
@@ -295,7 +322,7 @@ int db_begin(struct db *db, bool durable, struct db_conn **out, struct error *er
 	if (!rc)
 		rc = db_step(db->writer, error, "BEGIN IMMEDIATE", "");
 	if (rc) {
-		pthread_mutex_unlock(&db->write_lock);
+		queue_leave(&db->write_lock);
 		return rc;
 	}
 	*out = db->writer;
@@ -309,28 +336,38 @@ static void roll_back_locked(struct db *db)
 		db_step(db->writer, NULL, "ROLLBACK", "");
 }
 
+/* A commit that changes nothing writes nothing and syncs nothing, not even what an earlier commit left to the kernel; and a row put where the same one is does
+ * not count as a change (sqlite3BtreeInsert, btreeOverwriteContent in SQLite's btree.c). */
+static int change_something(struct db *db, struct error *error)
+{
+	return db_step(db->writer, error,
+		       "INSERT INTO meta(name, value) VALUES('durable', 1) ON CONFLICT(name) DO UPDATE SET value = value + 1", "");
+}
+
 int db_commit(struct db *db, struct error *error)
 {
-	int rc;
+	int rc = 0;
 
 	db_conn_reset_all(db->writer);
 	FAILPOINT("db/before-commit");
 	if (sqlite3_get_autocommit(db_handle(db->writer)))
 		rc = error_set(error, ERR_FAILED, 0, "%s: the transaction was rolled back by an earlier failure", db->path);
-	else
+	else if (db->full)
+		rc = change_something(db, error);
+	if (!rc)
 		rc = db_step(db->writer, error, "COMMIT", "");
 	if (rc)
 		roll_back_locked(db);
 	else
 		FAILPOINT("db/after-commit");
-	pthread_mutex_unlock(&db->write_lock);
+	queue_leave(&db->write_lock);
 	return rc;
 }
 
 void db_rollback(struct db *db)
 {
 	roll_back_locked(db);
-	pthread_mutex_unlock(&db->write_lock);
+	queue_leave(&db->write_lock);
 }
 
 void db_tidy(struct db *db)
@@ -339,7 +376,7 @@ void db_tidy(struct db *db)
 
 	if (!db->writer)
 		return;
-	pthread_mutex_lock(&db->write_lock);
+	queue_enter(&db->write_lock);
 	if (db->wal_pages >= TIDY_PAGES) {
 		/* A WAL that readers kept from shrinking for long: wait for them (busy_timeout), so that it begins anew. */
 		int mode = db->wal_pages >= TIDY_HARD_PAGES ? SQLITE_CHECKPOINT_RESTART : SQLITE_CHECKPOINT_PASSIVE;
@@ -348,7 +385,7 @@ void db_tidy(struct db *db)
 		if (result == SQLITE_OK && pages == done)
 			db->wal_pages = 0;
 	}
-	pthread_mutex_unlock(&db->write_lock);
+	queue_leave(&db->write_lock);
 	if (result != SQLITE_OK && result != SQLITE_BUSY)
 		log_warn("%s: WAL checkpoint: %s; tried again after the next change", db->path, sqlite3_errstr(result));
 }

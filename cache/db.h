@@ -34,8 +34,8 @@ int db_quick_check(struct db *db, struct error *error);
 /* Makes a last WAL checkpoint. NULL is fine. No reader or writer may be active. */
 void db_close(struct db *db);
 
-/* --- Writing: takes the write lock, begins IMMEDIATE. durable: synchronous=FULL, the commit survives a power cut; else NORMAL, it survives a
- * kill. Blocks while another thread writes; no other lock may be held except as the lock order in cache.h allows. */
+/* --- Writing: takes the write lock (who comes first has it first), begins IMMEDIATE. durable: synchronous=FULL, the commit survives a power cut, and all earlier ones
+ * do; else NORMAL, it survives a kill. Blocks while another thread writes; no other lock may be held except as the lock order in cache.h allows. */
 int db_begin(struct db *db, bool durable, struct db_conn **out, struct error *error);
 int db_commit(struct db *db, struct error *error); /* on failure: rolled back; the lock is given back in any case */
 void db_rollback(struct db *db);

@@ -58,6 +58,15 @@ void dirt_free_frozen(struct journal *journal, struct dirt *dirt)
 	dirt->past = NULL;
 }
 
+void dirt_ref(struct journal *journal, struct dirt *dirt)
+{
+	struct shard *shard = journal_shard(journal, dirt->node);
+
+	pthread_mutex_lock(&shard->mutex);
+	dirt->references++;
+	pthread_mutex_unlock(&shard->mutex);
+}
+
 void dirt_put(struct journal *journal, struct dirt *dirt)
 {
 	struct shard *shard;

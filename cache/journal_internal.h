@@ -123,11 +123,15 @@ struct journal {
 	pthread_cond_t store_wanted, store_done;
 	_Atomic bool armed; /* something is unflushed and the thread knows */
 	bool stop;
-	uint64_t durable_wanted, durable_done; /* tickets of durable flushes */
-	uint64_t flush_wanted, flush_done;
-	int store_result;  /* of the newest flush: enum err */
-	bool overflow_marked;    /* store_mutex */
-	uint64_t unsettled_rows; /* store_mutex; not less than there are */
+	uint64_t flush_wanted, flush_done; /* tickets */
+	int store_result;                  /* of the newest flush: enum err */
+	/* unsettled.c; store_mutex */
+	struct urgent *urgent; /* fsyncs that wait for their rows */
+	pthread_cond_t urgent_done;
+	bool urgent_led;         /* one of them writes */
+	bool urgent_failed;      /* the newest time */
+	bool overflow_marked;
+	uint64_t unsettled_rows; /* not less than there are */
 
 	struct suspects suspects;
 	bool suspects_overflowed; /* the last session could not write down all of them: constant until the rescan is through */
@@ -142,6 +146,15 @@ static inline struct shard *journal_shard(struct journal *journal, const struct 
 /* The frozen part, if a cut is being sealed and this inode belongs to it. node->lock held. First toucher moves it (journal.h). */
 struct dirt *journal_frozen(struct journal *journal, struct node *node);
 struct dirt *dirt_new(struct journal *journal, struct node *node);
+void dirt_ref(struct journal *journal, struct dirt *dirt); /* node->lock held */
+/* Its unsettled row of that epoch is on disk for good: the inode may be fsynced (I9). */
+static inline void dirt_is_durable(struct dirt *dirt, int64_t epoch)
+{
+	int64_t before = atomic_load(&dirt->durable_epoch);
+
+	while (before < epoch && !atomic_compare_exchange_weak(&dirt->durable_epoch, &before, epoch))
+		;
+}
 /* Frees content and struct when the last reference goes. No lock held. */
 void dirt_put(struct journal *journal, struct dirt *dirt);
 /* Shard's mutex held, after inodes or names grew: true now and then, when there may be JOURNAL_MANY; then journal_wake, without the mutex. */

@@ -166,6 +166,7 @@ static void free_journal(struct journal *journal)
 	cut_lock_destroy(&journal->lock);
 	pthread_cond_destroy(&journal->store_wanted);
 	pthread_cond_destroy(&journal->store_done);
+	pthread_cond_destroy(&journal->urgent_done);
 	pthread_mutex_destroy(&journal->store_mutex);
 	if (journal->state_fd >= 0)
 		close(journal->state_fd);
@@ -204,6 +205,7 @@ int journal_open(struct db *db, struct backing *backing, struct node_table *node
 	clock_cond_init(&journal->store_wanted);
 	clock_cond_init(&journal->store_done);
 	suspects_init(&journal->suspects);
+	clock_cond_init(&journal->urgent_done);
 	if (cut_lock_init(&journal->lock) != 0 || !journal->preimages)
 		result = error_set(error, ERR_NOMEM, 0, "opening the journal: out of memory");
 	else if (journal->state_fd < 0)

@@ -1,7 +1,7 @@
 /* The journal in SQLite: the thread that groups recordings into transactions.
  *
- * Rows are written within a second of the change; an fsync makes the thread write at once, with synchronous=FULL (I9). What memory held when the process
- * died is found again by the rescan, because the clean mark is off while a session runs (I12). */
+ * Rows are written within a second of the change; an fsync does not wait for that (unsettled.c). What memory held when the process died is found again by the
+ * rescan, because the clean mark is off while a session runs (I12). */
 #include "journal_internal.h"
 
 #include "buf.h"
@@ -16,7 +16,7 @@
 
 #define GROUP_NS NS_PER_S        /* how long recordings are gathered */
 #define RETRY_NS (5 * NS_PER_S)   /* after the database refused */
-#define BATCH 4096                /* inodes in a transaction: their copies are in memory at the same time */
+#define BATCH 1024                /* inodes in a transaction: their copies are in memory at the same time, and an fsync waits for it */
 
 /* ------------------------------------------------------------------ one flush */
 
@@ -223,18 +223,6 @@ static int write_copies(struct journal *journal, const struct copy *copies, size
 	return result;
 }
 
-/* The copies are on disk for good: their inodes may be fsynced (I9). */
-static void mark_durable(struct copy *copies, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		_Atomic int64_t *durable = &copies[i].dirt->durable_epoch;
-		int64_t before = atomic_load(durable);
-
-		while (before < copies[i].epoch && !atomic_compare_exchange_weak(durable, &before, copies[i].epoch))
-			;
-	}
-}
-
 /* The copies are in the database. */
 static void mark_written(struct journal *journal, struct copy *copies, size_t count)
 {
@@ -255,8 +243,8 @@ static int flush_batch(struct flush *flush, struct copy *copies, size_t *count, 
 		result = write_copies(journal, copies, *count, flush->durable, error);
 	if (result == ERR_OK)
 		mark_written(journal, copies, *count);
-	if (result == ERR_OK && flush->durable)
-		mark_durable(copies, *count);
+	for (size_t i = 0; result == ERR_OK && flush->durable && i < *count; i++)
+		dirt_is_durable(copies[i].dirt, copies[i].epoch);
 	if (result != ERR_OK)
 		requeue(journal, copies, *count);
 	for (size_t i = 0; i < *count; i++)
@@ -297,8 +285,7 @@ void journal_arm(struct journal *journal)
 
 static bool urgent(const struct journal *journal)
 {
-	return journal->stop || journal->durable_wanted > journal->durable_done ||
-	       journal->flush_wanted > journal->flush_done;
+	return journal->stop || journal->flush_wanted > journal->flush_done;
 }
 
 /* store_mutex held. Sleeps until there is something to write and its time has come. */
@@ -317,32 +304,26 @@ static void wait_for_work(struct journal *journal, bool failed)
 static void *journal_thread(void *argument)
 {
 	struct journal *journal = argument;
-	bool failed = false, marked = false;
+	bool failed = false;
 
 	pthread_mutex_lock(&journal->store_mutex);
 	while (!journal->stop) {
-		uint64_t durable_ticket, flush_ticket;
 		struct error error = {0};
-		bool durable;
+		uint64_t ticket;
 		int result;
 
 		wait_for_work(journal, failed);
-		durable_ticket = journal->durable_wanted;
-		flush_ticket = journal->flush_wanted;
-		durable = durable_ticket > journal->durable_done;
+		ticket = journal->flush_wanted;
 		pthread_mutex_unlock(&journal->store_mutex);
 
-		result = flush_once(journal, durable, false, &error);
+		result = flush_once(journal, false, false, &error);
 		if (result != ERR_OK && !failed)
 			log_error("journal: %s; changes are found again by a rescan", error.message);
 		failed = result != ERR_OK;
-		marked = marked || (failed && durable && overflow_write(journal, OVERFLOW_UNSETTLED, 1) == 0);
 
 		pthread_mutex_lock(&journal->store_mutex);
-		journal->overflow_marked = marked;
 		journal->store_result = result;
-		journal->durable_done = durable_ticket;
-		journal->flush_done = flush_ticket;
+		journal->flush_done = ticket;
 		pthread_cond_broadcast(&journal->store_done);
 	}
 	pthread_mutex_unlock(&journal->store_mutex);

@@ -1,10 +1,13 @@
 /* The unsettled set (I9, I10): inodes whose bytes may not be on the local disk as captured.
  *
- * A row is written with the journal's (journal_store.c). If the database can't be written (no space), fsync must still not promise too much: one byte of the preallocated file `overflow` in the state
+ * A row is written with the journal's (journal_store.c), within a second, or at once by the fsync that needs it. One fsync writes for all that wait, in its own
+ * thread: no other has to wake up before it can go on. If the database can't be written (no space), fsync must still not promise too much: one byte of the preallocated file `overflow` in the state
  * directory is set instead, which needs no new block: after a power cut every inode then counts as unsettled. Another one stands for suspect inodes (suspect.c). */
 #include "journal_internal.h"
 
+#include "failpoint.h"
 #include "io.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -78,6 +81,15 @@ void unsettled_count(struct journal *journal, uint64_t more)
 	pthread_mutex_unlock(&journal->store_mutex);
 }
 
+/* One fsync that waits for its row: on the stack of its thread. dirt and epoch are constant, the rest is under store_mutex. */
+struct urgent {
+	struct urgent *next;
+	struct dirt *dirt; /* referenced */
+	int64_t epoch;
+	bool done;
+	int result; /* 0 or -EIO */
+};
+
 /* Newest epoch of which the inode's row is on disk, of the changes that are not captured. node->lock held. */
 static int64_t durable_epoch(const struct node *node)
 {
@@ -87,51 +99,99 @@ static int64_t durable_epoch(const struct node *node)
 	return dirty > frozen ? dirty : frozen;
 }
 
-/* Puts the inode's newest changes on the way to the database, if they are not durable there. Their epoch; 0: nothing to wait for. *durable: what there is. */
-static int64_t want_unsettled(struct journal *journal, struct node *node, int64_t *durable)
+/* False: the inode has no changes that are not captured, or their row is on disk. */
+static bool needs_row(struct journal *journal, struct node *node, struct urgent *urgent)
 {
-	int64_t epoch = 0;
+	bool needed = false;
 
 	small_lock_take(&node->lock);
 	if (node->dirt || node->frozen) {
-		struct dirt *newest = node->dirt ? node->dirt : node->frozen;
-
-		epoch = newest->epoch;
-		*durable = durable_epoch(node);
-		if (*durable < epoch)
-			dirt_touch(journal, newest);
+		urgent->dirt = node->dirt ? node->dirt : node->frozen;
+		urgent->epoch = urgent->dirt->epoch;
+		needed = durable_epoch(node) < urgent->epoch;
+		if (needed)
+			dirt_ref(journal, urgent->dirt);
 	}
 	small_lock_leave(&node->lock);
-	return epoch;
+	return needed;
+}
+
+/* The rows that they wait for and no others, in one transaction that is synced. What else is known of these inodes follows with the journal thread. */
+static int write_urgent(struct journal *journal, struct urgent *group, struct error *error)
+{
+	struct db_conn *conn;
+	uint64_t count = 0;
+	int result = db_begin(journal->db, true, &conn, error);
+
+	if (result != ERR_OK)
+		return result;
+	for (struct urgent *one = group; one && result == ERR_OK; one = one->next, count++)
+		result = unsettled_put(conn, &one->dirt->node->key, one->epoch, error);
+	if (result != ERR_OK) {
+		db_rollback(journal->db);
+		return result;
+	}
+	FAILPOINT("journal/before-urgent");
+	result = db_commit(journal->db, error);
+	FAILPOINT("journal/after-urgent");
+	if (result != ERR_OK)
+		return result;
+	unsettled_count(journal, count);
+	for (struct urgent *one = group; one; one = one->next) {
+		atomic_store(&one->dirt->unsettled, true);
+		dirt_is_durable(one->dirt, one->epoch);
+	}
+	return ERR_OK;
+}
+
+/* store_mutex held, and again when it returns: this thread writes for all who wait now; those who come meanwhile are the next one's. */
+static void lead(struct journal *journal)
+{
+	struct urgent *group = journal->urgent;
+	struct error error = {0};
+	int result, answer = 0;
+	bool marked = false;
+
+	journal->urgent = NULL;
+	journal->urgent_led = true;
+	pthread_mutex_unlock(&journal->store_mutex);
+	result = write_urgent(journal, group, &error);
+	if (result != ERR_OK) { /* with the mark every inode is unsettled after a power cut, these too */
+		marked = overflow_write(journal, OVERFLOW_UNSETTLED, 1) == 0;
+		answer = marked ? 0 : -EIO;
+	}
+	pthread_mutex_lock(&journal->store_mutex);
+	if (result != ERR_OK && !journal->urgent_failed)
+		log_error("journal: %s; %s", error.message, marked ? "after a power cut every file will be compared" : "fsync fails");
+	journal->urgent_failed = result != ERR_OK;
+	journal->overflow_marked |= marked;
+	journal->urgent_led = false;
+	for (struct urgent *one = group, *next; one; one = next) {
+		next = one->next;
+		one->result = answer;
+		one->done = true; /* its thread may go as soon as we leave the mutex */
+	}
+	pthread_cond_broadcast(&journal->urgent_done);
 }
 
 int journal_wait_unsettled(struct journal *journal, struct node *node)
 {
-	int64_t first = 0;
-	bool failed = false, marked = false;
+	struct urgent urgent = {0};
 
-	/* More than once when 1 we touch, 2 a flush that nobody waits for takes the row, 3 we take our ticket: what that flush commits is not synced, and the one for our
-	 * ticket finds nothing to write. */
-	for (;;) {
-		int64_t durable = 0, needed = want_unsettled(journal, node, &durable);
-
-		first = first ? first : needed;
-		if (needed == 0 || durable >= first)
-			return 0;
-		if (marked) /* after a power cut every inode is unsettled, this one too */
-			return 0;
-		if (failed)
-			return -EIO;
-		pthread_mutex_lock(&journal->store_mutex);
-		uint64_t ticket = ++journal->durable_wanted;
-
-		pthread_cond_signal(&journal->store_wanted);
-		while (journal->durable_done < ticket && !journal->stop)
-			pthread_cond_wait(&journal->store_done, &journal->store_mutex);
-		marked = journal->overflow_marked;
-		failed = journal->stop || journal->store_result != ERR_OK;
-		pthread_mutex_unlock(&journal->store_mutex);
+	if (!needs_row(journal, node, &urgent))
+		return 0;
+	pthread_mutex_lock(&journal->store_mutex);
+	urgent.next = journal->urgent;
+	journal->urgent = &urgent;
+	while (!urgent.done) {
+		if (journal->urgent_led)
+			pthread_cond_wait(&journal->urgent_done, &journal->store_mutex);
+		else
+			lead(journal);
 	}
+	pthread_mutex_unlock(&journal->store_mutex);
+	dirt_put(journal, urgent.dirt);
+	return urgent.result;
 }
 
 /* ------------------------------------------------------------------ settling (I10) */

@@ -216,6 +216,38 @@ static void test_transactions(void **state)
 	db_close(db);
 }
 
+static off_t wal_bytes(void)
+{
+	struct stat st;
+
+	assert_int_equal(stat(wal, &st), 0);
+	return st.st_size;
+}
+
+/* I9: what was committed without a sync is on disk after a durable commit, even of one that brings the same row again: SQLite must have something to write,
+ * or it does not sync. */
+static void test_durable_commit_of_nothing(void **state)
+{
+	struct db_conn *conn;
+	struct db *db;
+	off_t before;
+
+	(void)state;
+	assert_int_equal(db_open(dir, true, &db, &error), 0);
+	assert_int_equal(db_begin(db, false, &conn, &error), 0);
+	assert_int_equal(db_meta_set_int(conn, "row", 5, &error), 0);
+	assert_int_equal(db_commit(db, &error), 0);
+	for (int i = 0; i < 2; i++) {
+		before = wal_bytes();
+		assert_int_equal(db_begin(db, true, &conn, &error), 0);
+		if (i == 0)
+			assert_int_equal(db_step(conn, &error, "INSERT INTO meta(name, value) VALUES('row', 5) ON CONFLICT(name) DO UPDATE SET value=5", ""), 0);
+		assert_int_equal(db_commit(db, &error), 0);
+		assert_true(wal_bytes() > before);
+	}
+	db_close(db);
+}
+
 static void test_values(void **state)
 {
 	(void)state;
@@ -399,7 +431,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_open), TEST(test_refused), TEST(test_migration), TEST(test_damage), TEST(test_transactions), TEST(test_values),
+		TEST(test_open), TEST(test_refused), TEST(test_migration), TEST(test_damage), TEST(test_transactions),
+		TEST(test_durable_commit_of_nothing), TEST(test_values),
 		TEST(test_many_statements), TEST(test_threads), TEST(test_tidy), TEST(test_kill), TEST(test_second_process_reads),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -349,64 +349,6 @@ static void test_cuts_are_exact_while_operations_go_on(void **state)
 		pthread_join(threads[i], NULL);
 }
 
-static void test_unsettled_row_is_durable_before_fsync_returns(void **state)
-{
-	struct node *node;
-	struct db_conn *conn;
-	unsigned seed = 7;
-
-	(void)state;
-	if (!live[0].there)
-		create(&live[0]);
-	write_some(&live[0], &seed);
-	node = node_of(live[0].name);
-	assert_int_equal(journal_wait_unsettled(journal, node), 0);
-	assert_int_equal(db_read_begin(db, &conn, NULL), 0);
-	assert_int_equal(db_step(conn, NULL, "SELECT 1 FROM unsettled WHERE key = ?", "b", node->key.bytes,
-				 (size_t)node->key.length),
-			 1);
-	db_reset(db_last(conn));
-	db_read_end(db, conn);
-	assert_true(journal_node_pending(journal, node));
-	node_put(nodes, node);
-}
-
-/* An inode that exists nowhere: recording does not look at the disk. */
-static struct node *made_up(uint64_t number)
-{
-	struct node_key key = {.length = 2 + sizeof number};
-
-	key.bytes[0] = 1;
-	memcpy(key.bytes + 2, &number, sizeof number);
-	return node_get(nodes, &key, S_IFREG, -1);
-}
-
-static struct node *record_new(uint64_t number)
-{
-	struct node *node = made_up(number);
-	struct mutation mutation;
-
-	assert_non_null(node);
-	assert_int_equal(mutation_begin(&mutation, journal), 0);
-	mutation_lock(&mutation, node, NULL, NULL, NULL);
-	assert_int_equal(mutation_attrs(&mutation, node), 0);
-	mutation_end(&mutation);
-	return node;
-}
-
-static bool has_unsettled_row(const struct node *node)
-{
-	struct db_conn *conn;
-	int found;
-
-	assert_int_equal(db_read_begin(db, &conn, NULL), 0);
-	found = db_step(conn, NULL, "SELECT 1 FROM unsettled WHERE key = ?", "b", node->key.bytes, (size_t)node->key.length);
-	if (found == 1)
-		db_reset(db_last(conn));
-	db_read_end(db, conn);
-	return found == 1;
-}
-
 /* I4, I6: files of the cut lose their names, more than there are descriptors to keep. */
 static void test_i4_removed_beyond_descriptors(void **state)
 {
@@ -514,127 +456,6 @@ static void test_i6_large_truncation(void **state)
 }
 
 /* A new one, recorded, whose changes are on the same list as those of `like`. */
-static struct node *record_beside(const struct node *like, uint64_t *number)
-{
-	for (;;) {
-		struct node *node = record_new((*number)++);
-
-		if (!like || journal_shard(journal, node) == journal_shard(journal, like))
-			return node;
-		node_put(nodes, node);
-	}
-}
-
-static size_t unflushed_beside(const struct node *node)
-{
-	struct shard *shard = journal_shard(journal, node);
-	size_t count;
-
-	pthread_mutex_lock(&shard->mutex);
-	count = shard->unflushed_count;
-	pthread_mutex_unlock(&shard->mutex);
-	return count;
-}
-
-static void *wait_unsettled(void *node)
-{
-	return journal_wait_unsettled(journal, node) == 0 ? node : NULL;
-}
-
-/* I9: what others record while a flush collects must not push the one that waits for it out of the flush. */
-static void test_i9_fsync_beside_others(void **state)
-{
-	uint64_t number = 1000;
-	struct node *waiting, *blocking;
-	pthread_t thread;
-	void *done;
-
-	(void)state;
-	assert_int_equal(journal_flush(journal, NULL), 0);
-	waiting = record_beside(NULL, &number);
-	blocking = record_beside(waiting, &number);
-	small_lock_take(&blocking->lock);
-	assert_int_equal(pthread_create(&thread, NULL, wait_unsettled, waiting), 0);
-	while (unflushed_beside(waiting) > 1) /* until the flush has begun: it stops at our lock */
-		sched_yield();
-	node_put(nodes, record_beside(waiting, &number));
-	small_lock_leave(&blocking->lock);
-	assert_int_equal(pthread_join(thread, &done), 0);
-	assert_ptr_equal(done, waiting);
-	assert_true(has_unsettled_row(waiting));
-	node_put(nodes, waiting);
-	node_put(nodes, blocking);
-}
-
-static void *flush(void *unused)
-{
-	return journal_flush(journal, NULL) == 0 ? unused : NULL;
-}
-
-static uint64_t durable_wanted(void)
-{
-	uint64_t wanted;
-
-	pthread_mutex_lock(&journal->store_mutex);
-	wanted = journal->durable_wanted;
-	pthread_mutex_unlock(&journal->store_mutex);
-	return wanted;
-}
-
-/* I9: a flush that is not durable takes the row of one who begins to wait while it collects; the next one is durable, and finds nothing to write. */
-static void test_i9_fsync_during_a_flush(void **state)
-{
-	uint64_t number = 2000, before;
-	struct node *waiting, *blocking;
-	pthread_t flusher, waiter;
-	void *done;
-
-	(void)state;
-	assert_int_equal(journal_flush(journal, NULL), 0);
-	blocking = record_beside(NULL, &number);
-	waiting = record_beside(blocking, &number);
-	before = durable_wanted();
-	small_lock_take(&blocking->lock);
-	assert_int_equal(pthread_create(&flusher, NULL, flush, waiting), 0);
-	while (unflushed_beside(waiting) > 1) /* until the flush stops at our lock */
-		sched_yield();
-	assert_int_equal(pthread_create(&waiter, NULL, wait_unsettled, waiting), 0);
-	while (durable_wanted() == before)
-		sched_yield();
-	small_lock_leave(&blocking->lock);
-	assert_int_equal(pthread_join(flusher, &done), 0);
-	assert_ptr_equal(done, waiting);
-	assert_int_equal(pthread_join(waiter, &done), 0);
-	assert_ptr_equal(done, waiting);
-	assert_true(has_unsettled_row(waiting));
-	node_put(nodes, waiting);
-	node_put(nodes, blocking);
-}
-
-/* I10: what is spooled before the journal thread came to it is unsettled all the same, until a sync of the filesystem. */
-static void test_i10_spooled_at_once(void **state)
-{
-	struct journal_counts counts;
-	struct node *node;
-	struct cut *cut;
-	int64_t epoch;
-
-	(void)state;
-	assert_int_equal(journal_flush(journal, NULL), 0); /* the thread sleeps now for a second */
-	node = record_new(UINT64_MAX);
-	assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0);
-	epoch = cut_epoch(cut);
-	forget_rows(cut);
-	cut_commit(cut);
-	assert_true(has_unsettled_row(node));
-	journal_get_counts(journal, &counts);
-	assert_true(counts.unsettled > 0);
-	assert_int_equal(journal_flush(journal, NULL), 0);
-	assert_int_equal(journal_settle(journal, epoch, NULL), 0);
-	assert_false(has_unsettled_row(node));
-	node_put(nodes, node);
-}
-
 static int open_all(bool clean)
 {
 	assert_int_equal(backing_open(directory, &backing, NULL), 0);
@@ -785,14 +606,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_cuts_are_exact_while_operations_go_on),
-		cmocka_unit_test(test_unsettled_row_is_durable_before_fsync_returns),
 		cmocka_unit_test(test_clean_stop_brings_the_rest_back),
 		cmocka_unit_test(test_i4_removed_beyond_descriptors),
 		cmocka_unit_test(test_counts_of_a_cut), cmocka_unit_test(test_i6_large_truncation),
 		cmocka_unit_test(test_i6_few_descriptors),
-		cmocka_unit_test(test_i9_fsync_beside_others),
-		cmocka_unit_test(test_i9_fsync_during_a_flush),
-		cmocka_unit_test(test_i10_spooled_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
