@@ -184,6 +184,64 @@ int delta_add_pack(struct delta *delta, const struct pack_row *row, struct error
 	    row->record, delta->seq);
 }
 
+static int add_pack_of(struct delta *delta, sqlite3_stmt *stmt, struct error *error)
+{
+	struct pack_row row = {.num = db_int(stmt, 0), .size = db_int(stmt, 4), .record = db_int(stmt, 5)};
+
+	if (db_blob(stmt, 1, row.id, sizeof(row.id)) || db_blob(stmt, 2, row.salt, sizeof(row.salt)) ||
+	    db_blob(stmt, 3, row.hash, sizeof(row.hash)))
+		return error_set(error, ERR_CORRUPT, 0, "version %lld: a pack in its delta", (long long)delta->seq);
+	return delta_add_pack(delta, &row, error);
+}
+
+static int add_chunk_of(struct delta *delta, sqlite3_stmt *stmt, struct error *error)
+{
+	struct chunk_row row = {.num = db_int(stmt, 0), .pack = db_int(stmt, 2), .idx = db_int(stmt, 3), .offset = db_int(stmt, 4),
+				.stored = db_int(stmt, 5), .length = db_int(stmt, 6), .codec = db_int(stmt, 7), .dictionary = db_int(stmt, 8)};
+
+	if (db_blob(stmt, 1, row.id, sizeof(row.id)))
+		return error_set(error, ERR_CORRUPT, 0, "version %lld: a chunk in its delta", (long long)delta->seq);
+	return delta_add_chunk(delta, &row, error);
+}
+
+/* The other's lock is held. */
+static int add_rows_of(struct delta *delta, struct delta *other, const char *sql, int (*add)(struct delta *, sqlite3_stmt *, struct error *),
+		       uint64_t *count, struct error *error)
+{
+	int rc = db_step(other->conn, error, sql, "");
+	sqlite3_stmt *stmt = db_last(other->conn);
+
+	while (rc == 1) {
+		rc = add(delta, stmt, error);
+		if (rc) {
+			db_reset(stmt);
+			break;
+		}
+		++*count;
+		rc = db_next(other->conn, stmt, error);
+	}
+	return rc;
+}
+
+int delta_add_packs_of(struct delta *delta, struct delta *other, uint64_t *packs, struct error *error)
+{
+	uint64_t chunks = 0;
+
+	*packs = 0;
+	pthread_mutex_lock(&other->lock);
+	int rc = other->failed ? error_set(error, other->failed, 0, "version %lld: its delta is unusable after a failure",
+					   (long long)other->seq) : 0;
+	if (!rc)
+		rc = add_rows_of(delta, other, "SELECT num, id, salt, hash, size, record FROM pack WHERE record=0", add_pack_of, packs,
+				 error);
+	if (!rc)
+		rc = add_rows_of(delta, other,
+				 "SELECT num, id, pack, idx, offset, stored, length, codec, dictionary FROM chunk "
+				 "WHERE pack IN (SELECT num FROM pack WHERE record=0)", add_chunk_of, &chunks, error);
+	pthread_mutex_unlock(&other->lock);
+	return rc;
+}
+
 int delta_add_pin(struct delta *delta, const char *name, int64_t seq, struct error *error)
 {
 	ADD("INSERT OR REPLACE INTO pin(name, seq) VALUES(?, ?)", "ti", name, seq);

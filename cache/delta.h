@@ -49,6 +49,8 @@ int delta_add_extent_end(struct delta *delta, int64_t ino, int64_t start, struct
 int delta_drop_extents(struct delta *delta, int64_t ino, struct error *error);
 int delta_add_chunk(struct delta *delta, const struct chunk_row *row, struct error *error);
 int delta_add_pack(struct delta *delta, const struct pack_row *row, struct error *error);
+/* Adds to a delta all packs of another one, built for the same version, and the chunks in them; chunks whose pack it has not are left out. *packs: how many. */
+int delta_add_packs_of(struct delta *delta, struct delta *other, uint64_t *packs, struct error *error);
 int delta_add_pin(struct delta *delta, const char *name, int64_t seq, struct error *error);
 int delta_add_pin_end(struct delta *delta, const char *name, struct error *error);
 

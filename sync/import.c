@@ -296,8 +296,10 @@ int import_batch(struct seal_env *env, struct import *import, bool *more, struct
 	if (!rc)
 		rc = sealing_commit(batch.sealing, false, &committed, error);
 	FAILPOINT("import/committed");
-	if (rc)
+	if (rc) {
 		*import = before;
+		sealing_give_up(batch.sealing, rc);
+	}
 	if (batch.dir_fd >= 0)
 		close(batch.dir_fd);
 	sealing_free(batch.sealing);

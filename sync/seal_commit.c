@@ -16,6 +16,7 @@ struct commit {
 	int64_t told; /* versions up to this have their server time in the log */
 	int64_t files;
 	bool take_over;
+	bool packs_only; /* nothing of what was captured */
 	uint8_t hash[SHA256_BYTES];
 	char key[RECORD_KEY_BYTES];
 };
@@ -146,6 +147,20 @@ static int backlog_names(struct commit *commit, struct db_conn *conn)
 	return rc;
 }
 
+/* All that changes on this machine when what was captured is in version `captured`. */
+static int local_state(struct commit *commit, struct db_conn *conn, int64_t captured)
+{
+	int rc = local_rows(commit, conn, captured);
+
+	if (!rc)
+		rc = backlog_inodes(commit, conn);
+	if (!rc)
+		rc = backlog_names(commit, conn);
+	if (!rc && commit->sealing->cut)
+		rc = cut_forget_rows(commit->sealing->cut, conn, commit->error);
+	return rc;
+}
+
 static int set_meta(struct commit *commit, struct db_conn *conn)
 {
 	struct sealing *sealing = commit->sealing;
@@ -175,14 +190,8 @@ static int transaction(struct commit *commit, bool version)
 		return rc;
 	if (version)
 		rc = delta_apply(sealing->delta, conn, commit->error);
-	if (!rc)
-		rc = local_rows(commit, conn, version ? sealing->seq : sealing->env->head);
-	if (!rc)
-		rc = backlog_inodes(commit, conn);
-	if (!rc)
-		rc = backlog_names(commit, conn);
-	if (!rc && sealing->cut)
-		rc = cut_forget_rows(sealing->cut, conn, commit->error);
+	if (!rc && !commit->packs_only)
+		rc = local_state(commit, conn, version ? sealing->seq : sealing->env->head);
 	if (!rc && version)
 		rc = upload_register(sealing->env->upload, sealing->objects, conn, commit->error);
 	if (!rc && version)
@@ -339,4 +348,77 @@ int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct 
 	db_tidy(volume_db(sealing->env->volume)); /* nobody of ours reads now; during an import nobody else would do it */
 	*committed = version;
 	return 0;
+}
+
+/* ---------------------------------------------------------------- giving up */
+
+/* The record of the version that was given up. */
+static void discard_record(struct sealing *sealing)
+{
+	struct spool_object *record = sealing->objects;
+
+	if (!record || record->row.kind != SPOOL_RECORD)
+		return;
+	sealing->objects = record->next;
+	record->next = NULL;
+	upload_discard(sealing->env->upload, record);
+}
+
+/* The delta without anything but packs. *any: there are some. */
+static int reduce_delta(struct sealing *sealing, bool *any, struct error *error)
+{
+	struct delta *packs;
+	uint64_t count = 0;
+	int rc = delta_new(volume_state_path(sealing->env->volume), sealing->seq, &packs, error);
+
+	if (rc)
+		return rc;
+	rc = delta_add_packs_of(packs, sealing->delta, &count, error);
+	*any = count > 0;
+	if (rc) {
+		delta_free(packs);
+		return rc;
+	}
+	delta_free(sealing->delta);
+	sealing->delta = packs;
+	return 0;
+}
+
+static int keep_packs(struct sealing *sealing, struct error *error)
+{
+	struct commit commit = {.sealing = sealing, .error = error, .packs_only = true};
+	struct seal_env *env = sealing->env;
+	int64_t old_time_s = env->head_time_s;
+	bool any = false;
+	int rc = reduce_delta(sealing, &any, error);
+
+	if (rc || !any)
+		return rc;
+	rc = add_version(&commit);
+	if (!rc)
+		rc = write_record(&commit, NULL);
+	if (!rc)
+		rc = transaction(&commit, true);
+	if (rc)
+		env->head_time_s = old_time_s;
+	else
+		advance(&commit);
+	return rc;
+}
+
+void sealing_give_up(struct sealing *sealing, int failure)
+{
+	struct upload_status upload;
+	struct error error = {0};
+
+	sealing->cut = NULL; /* the caller's, to abandon */
+	sealing->partial = true;
+	if (!sealing->early || (failure != ERR_ABANDONED && failure != ERR_NOSPACE))
+		return;
+	upload_get_status(sealing->env->upload, &upload);
+	if (upload.fenced || upload.lost || upload.damaged) /* the spool and the log have to be looked at first */
+		return;
+	discard_record(sealing);
+	if (keep_packs(sealing, &error))
+		log_debug("what was sealed of version %lld is given up too: %s", (long long)sealing->seq, error.message);
 }

@@ -245,6 +245,8 @@ int seal_cut(struct seal_env *env, struct cut *cut, bool partial, bool force, bo
 		*rescan |= !rc && sealing->rescan;
 		if (!rc)
 			cut = NULL;
+		else
+			sealing_give_up(sealing, rc);
 		sealing_free(sealing);
 	}
 	FAILPOINT("seal/end");

@@ -209,6 +209,9 @@ int seal_inode_end(struct sealing *sealing, struct seal_ino *ino, struct error *
 /* Everything from the finished delta to the hand-over; the cut, if any, is committed and forgotten. A version comes of it when something changed, when it makes a partial head whole, or by force. *committed: a version was made (else only what is known of
  * this machine was brought up to date). After an error sealing_free gives back what there is; the caller abandons the cut. */
 int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct error *error);
+/* Instead, after a failure; then only sealing_free. Of a large version that nobody wants any more (ERR_ABANDONED), or for the rest of which there is no room (ERR_NOSPACE), the packs that are finished are kept,
+ * in a partial version with nothing else in it: the next attempt finds their chunks, and does not upload them again. Else a file that changes once in the time that it takes to upload it would never be in a version. */
+void sealing_give_up(struct sealing *sealing, int failure);
 
 /* --- seal_cut.c, import.c */
 /* One version from a cut, which is consumed in any case. `partial`: it can't be a prefix, whatever is in it. force: a version also when the cut brings nothing that the newest one doesn't have. cut NULL: an

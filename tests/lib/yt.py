@@ -387,14 +387,14 @@ class Gateway:
     def proxy(self, *words):
         run(os.path.join(LIB, "proxy.py"), "set", self.proxy_dir, *words)
 
-    def requests(self):
-        """(method, url, status, bytes up, bytes down) of each request that the proxy saw."""
+    def requests(self, bucket=""):
+        """(method, url, status, bytes up, bytes down) of each request that the proxy saw; of one bucket, if it is given."""
         try:
             with open(os.path.join(self.proxy_dir, "log")) as file:
                 lines = [line.split() for line in file]
         except FileNotFoundError:
             return []
-        return [(f[0], f[1], f[2], int(f[3]), int(f[4])) for f in lines]
+        return [(f[0], f[1], f[2], int(f[3]), int(f[4])) for f in lines if f[1].startswith("/" + bucket)]
 
     def stop(self):
         if self.proxy_dir:

@@ -120,6 +120,27 @@ def test_gateway():
     finish(volume)
     gateway.proxy("pass")
 
+    # The version is given up half-way, because what it was to hold is written again and the disk has no room for the old bytes; what was uploaded is not uploaded again.
+    volume = make("given-up", gateway.bucket("given-up"), gateway.env, size=0, interval="1h")
+    volume.mount()
+    volume.sync()
+    versions = len(volume.versions())
+    gateway.proxy("503", "method=PUT", "match=/pack/", "after=5")
+    fill(volume.path("large"), LARGE * 3 // 2)
+    yt.equal(volume.sync("--timeout", "1s", expect=None).returncode, 4, "exit code of sync")
+    yt.wait_until("the store's refusal", lambda: any(status == "503" for _, _, status, _, _ in gateway.requests("given-up")), 120)
+    with open(volume.path("large"), "r+b", buffering=0) as file:
+        file.seek(-60 << 20, os.SEEK_END)
+        while data := file.read(1 << 20):
+            file.seek(-len(data), os.SEEK_CUR)
+            file.write(data)
+    gateway.proxy("pass")
+    volume.sync(timeout=300)
+    sent = sum(up for method, url, status, up, _ in gateway.requests("given-up") if method == "PUT" and "/pack/" in url and status == "200")
+    yt.equal(len(volume.versions()), versions + 1, "versions")  # what is kept of the one that was given up is not listed
+    yt.check(sent < LARGE * 1.65, f"{sent} bytes were sent for {LARGE * 3 // 2}")
+    finish(volume)
+
     # All packs are in the remote, and the record can't get there: the version is in the history all the same.
     volume = make("unconfirmed", gateway.bucket("unconfirmed"), gateway.env, size=0, interval="1h")
     volume.mount()

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int setup(void **state)
 {
@@ -184,12 +185,12 @@ static void test_small_spool(void **state)
 
 	machine->config->spool_limit_bytes = 2 << 20;
 	machine->config->pack_size_bytes = 1 << 20;
-	machine_run(machine, "head -c 40000000 /dev/urandom >large; echo small >small");
+	machine_run(machine, "head -c 24000000 /dev/urandom >large; echo small >small");
 	machine_init(machine);
 	machine_mount(machine, false, false);
 	sync_and_compare(machine);
-	assert_true(machine_int(machine, "SELECT count(*) FROM pack WHERE record=0") > 30);
-	assert_true(machine_int(machine, "SELECT count(*) FROM spool WHERE kind=1") < 15);
+	assert_true(machine_int(machine, "SELECT count(*) FROM pack WHERE record=0") >= 10);
+	assert_true(machine_int(machine, "SELECT count(*) FROM spool WHERE kind=1") < 8);
 	machine_run(machine, "test $(ls %s/state/docs/spool | wc -l) -eq %d", machine->base,
 		    (int)machine_int(machine, "SELECT count(*) FROM spool"));
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
@@ -228,6 +229,31 @@ static void test_much_is_cut_early(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* Unmounted in the middle of a version that the spool has no room for, while the remote is away: what was sealed is not sealed again. */
+static void test_given_up(void **state)
+{
+	struct machine *machine = *state;
+
+	machine->config->spool_limit_bytes = 4 << 20;
+	machine->config->pack_size_bytes = 1 << 20;
+	machine_run(machine, "head -c 20000000 /dev/urandom >large");
+	machine_init(machine);
+	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
+	machine_mount(machine, false, false);
+	while (machine_status(machine).spool_bytes < 4 << 20)
+		usleep(1000);
+	assert_int_equal(machine_unmount(machine, 0, true), ERR_TIMEOUT);
+	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
+	machine_mount(machine, false, false);
+	assert_int_equal(machine_int(machine, "SELECT flags & 1 FROM version WHERE seq=1"), 1);
+	assert_true(machine_int(machine, "SELECT count(*) FROM pack WHERE vfrom=1") >= 4);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM inode WHERE vfrom=1"), 0);
+	sync_and_compare(machine);
+	assert_true(machine_int(machine, "SELECT sum(size) FROM pack") < 20100000);
+	machine_run(machine, "test $(cat %s/pack/*/* | wc -c) -lt 20100000", machine->remote);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -240,6 +266,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_loss_is_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_small_spool, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_much_is_cut_early, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_given_up, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
