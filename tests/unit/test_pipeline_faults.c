@@ -88,6 +88,7 @@ static void damage_spool(struct machine *machine, const char *pattern)
 		    machine->base, pattern);
 }
 
+/* I14: a spooled version that is not what it was is made anew, and all that follows it. */
 static void test_damaged_record(void **state)
 {
 	struct machine *machine = *state;
@@ -154,7 +155,7 @@ static void test_damaged_after_attempt(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
-/* The PUT got through, its answer did not. */
+/* I15, I16: the PUT got through, its answer did not. What is there is ours, byte by byte. */
 static void test_lost_answer(void **state)
 {
 	struct machine *machine = *state;
@@ -223,7 +224,7 @@ static void test_two_writers(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
-/* take_over at the first mount that meets the other's version, while one of ours with that number is on its way. */
+/* I14, I17: take_over at the first mount that meets the other's version, while one of ours with that number is on its way. */
 static void take_over_at_once(struct machine *machine, int sent)
 {
 	struct machine other;

@@ -211,7 +211,7 @@ static void test_unchanged(void **state)
 		ASSERT_COUNTS(result, 0, 0, 0);
 		assert_int_equal(result.known, 11);
 	}
-	/* Captured with a racy stat, or not yet at all. */
+	/* I8: captured with a racy stat, or not yet at all. */
 	tree_volume_sql("UPDATE local_inode SET racy=1 WHERE ino=(SELECT ino FROM name WHERE name=CAST('f' AS BLOB))");
 	tree_volume_sql("UPDATE local_inode SET captured=0 WHERE ino=(SELECT ino FROM name WHERE name=CAST('g' AS BLOB))");
 	result = scan(true, true);
