@@ -13,7 +13,7 @@
  *   extent_map   ordered set of byte ranges
  *   cut_lock     the lock between operations and the cut
  *   journal      operations record; dirt: changes of one inode; journal_store, journal_load: to SQLite and back;
- *                unsettled: I9, I10; suspect: what may change unseen; cut: swap, save, abandon, commit; frozen: what the sealer reads; preimage: saved bytes
+ *                unsettled unsettled_log: I9, I10; suspect: what may change unseen; cut: swap, save, abandon, commit; frozen: what the sealer reads; preimage: saved bytes
  *   catalogue    reading versions; catalogue_schema.h: the tables; delta: the rows of one version, built and applied
  *   history extract   a version as a tree to read; a subtree of it written to disk
  *   rescan       backing tree against catalogue

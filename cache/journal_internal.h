@@ -5,6 +5,7 @@
 #include "cut_lock.h"
 #include "journal.h"
 #include "preimage.h"
+#include "unsettled_log.h"
 #include "suspect.h"
 
 #define JOURNAL_SHARDS 16
@@ -125,6 +126,7 @@ struct journal {
 	bool stop;
 	uint64_t flush_wanted, flush_done; /* tickets */
 	int store_result;                  /* of the newest flush: enum err */
+	struct unsettled_log *unsettled_log; /* with store_mutex as its lock */
 	/* unsettled.c; store_mutex */
 	struct urgent *urgent; /* fsyncs that wait for their rows */
 	pthread_cond_t urgent_done;
@@ -196,6 +198,8 @@ int journal_store_flush_final(struct journal *journal, bool with_stat, struct er
 void journal_arm(struct journal *journal); /* something was put on an unflushed list */
 
 /* --- unsettled.c */
+/* After an unclean stop: what was logged enters the table. Before the log is opened. */
+int unsettled_load_log(struct journal *journal, struct error *error);
 int unsettled_put(struct db_conn *conn, const struct node_key *key, int64_t epoch, struct error *error);
 void unsettled_count(struct journal *journal, uint64_t more); /* so many rows more, at most */
 /* Marks that need no new block on disk. The bytes of the file `overflow`. */

@@ -168,6 +168,7 @@ static void free_journal(struct journal *journal)
 	pthread_cond_destroy(&journal->store_done);
 	pthread_cond_destroy(&journal->urgent_done);
 	pthread_mutex_destroy(&journal->store_mutex);
+	unsettled_log_close(journal->unsettled_log);
 	if (journal->state_fd >= 0)
 		close(journal->state_fd);
 	free(journal);
@@ -211,7 +212,11 @@ int journal_open(struct db *db, struct backing *backing, struct node_table *node
 	else if (journal->state_fd < 0)
 		result = error_errno(error, errno, "%s", state_path);
 	else
+		result = clean ? ERR_OK : unsettled_load_log(journal, error);
+	if (result == ERR_OK)
 		result = load(journal, clean, error);
+	if (result == ERR_OK)
+		result = unsettled_log_open(journal->state_fd, &journal->unsettled_log, error);
 	if (result == ERR_OK)
 		result = journal_store_start(journal, error);
 	if (result != ERR_OK) {
@@ -247,6 +252,8 @@ static int stop_clean(struct journal *journal, struct error *error)
 	if (result != ERR_OK)
 		return result;
 	result = db_exec(conn, "DELETE FROM unsettled", error);
+	if (result == ERR_OK)
+		result = db_meta_set_int(conn, "settled_epoch", atomic_load(&journal->epoch), error);
 	if (result == ERR_OK)
 		result = db_meta_set_int(conn, "clean", 1, error);
 	if (result != ERR_OK) {

@@ -285,7 +285,7 @@ void journal_arm(struct journal *journal)
 
 static bool urgent(const struct journal *journal)
 {
-	return journal->stop || journal->flush_wanted > journal->flush_done;
+	return journal->stop || journal->flush_wanted > journal->flush_done || unsettled_log_is_filling(journal->unsettled_log);
 }
 
 /* store_mutex held. Sleeps until there is something to write and its time has come. */
@@ -301,6 +301,15 @@ static void wait_for_work(struct journal *journal, bool failed)
 			break;
 }
 
+/* All rows written so far are on disk for good: a durable commit syncs earlier ones too. */
+static int sync_rows(struct journal *journal, struct error *error)
+{
+	struct db_conn *conn;
+	int result = db_begin(journal->db, true, &conn, error);
+
+	return result == ERR_OK ? db_commit(journal->db, error) : result;
+}
+
 static void *journal_thread(void *argument)
 {
 	struct journal *journal = argument;
@@ -310,18 +319,24 @@ static void *journal_thread(void *argument)
 	while (!journal->stop) {
 		struct error error = {0};
 		uint64_t ticket;
+		bool turned;
 		int result;
 
 		wait_for_work(journal, failed);
 		ticket = journal->flush_wanted;
+		turned = unsettled_log_turn(journal->unsettled_log);
 		pthread_mutex_unlock(&journal->store_mutex);
 
 		result = flush_once(journal, false, false, &error);
+		if (result == ERR_OK && turned)
+			result = sync_rows(journal, &error);
 		if (result != ERR_OK && !failed)
 			log_error("journal: %s; changes are found again by a rescan", error.message);
 		failed = result != ERR_OK;
 
 		pthread_mutex_lock(&journal->store_mutex);
+		if (result == ERR_OK && turned)
+			unsettled_log_forget(journal->unsettled_log);
 		journal->store_result = result;
 		journal->flush_done = ticket;
 		pthread_cond_broadcast(&journal->store_done);

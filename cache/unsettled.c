@@ -1,8 +1,9 @@
 /* The unsettled set (I9, I10): inodes whose bytes may not be on the local disk as captured.
  *
- * A row is written with the journal's (journal_store.c), within a second, or at once by the fsync that needs it. One fsync writes for all that wait, in its own
- * thread: no other has to wake up before it can go on. If the database can't be written (no space), fsync must still not promise too much: one byte of the preallocated file `overflow` in the state
- * directory is set instead, which needs no new block: after a power cut every inode then counts as unsettled. Another one stands for suspect inodes (suspect.c). */
+ * A row is written with the journal's (journal_store.c), within a second. An fsync does not wait for that: it appends a record to a log (unsettled_log.h), which needs no transaction. One fsync
+ * writes for all that wait, in its own thread: no other has to wake up before it can go on. If the log is full or broken, it writes its rows. If the database can't be written either (no space), fsync
+ * must still not promise too much: one byte of the preallocated file `overflow` in the state directory is set instead, which needs no new block: after a power cut every inode then counts as
+ * unsettled. Another one stands for suspect inodes (suspect.c). */
 #include "journal_internal.h"
 
 #include "failpoint.h"
@@ -12,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sqlite3.h>
+#include <string.h>
 #include <unistd.h>
 
 #define OVERFLOW_FILE "overflow"
@@ -61,6 +63,38 @@ int overflow_spread(struct journal *journal, struct error *error)
 	result = db_commit(journal->db, error);
 	if (result == ERR_OK && overflow_write(journal, OVERFLOW_UNSETTLED, 0) != 0)
 		result = error_errno(error, errno, "cannot clear the overflow mark");
+	return result;
+}
+
+/* ------------------------------------------------------------------ what the last session logged */
+
+struct logged {
+	struct db_conn *conn;
+	int64_t settled_epoch;
+	struct error *error;
+};
+
+static int put_logged(void *context, const struct node_key *key, int64_t epoch)
+{
+	struct logged *logged = context;
+
+	return epoch <= logged->settled_epoch ? 0 : unsettled_put(logged->conn, key, epoch, logged->error);
+}
+
+int unsettled_load_log(struct journal *journal, struct error *error)
+{
+	struct logged logged = {.error = error};
+	int result = db_begin(journal->db, true, &logged.conn, error);
+
+	if (result != ERR_OK)
+		return result;
+	logged.settled_epoch = db_meta_int(logged.conn, "settled_epoch", 0);
+	result = unsettled_log_each(journal->state_fd, put_logged, &logged);
+	if (result == ERR_OK)
+		return db_commit(journal->db, error);
+	if (!error || !error->code)
+		error_errno(error, errno, "cannot read unsettled.log in the state directory");
+	db_rollback(journal->db);
 	return result;
 }
 
@@ -116,8 +150,39 @@ static bool needs_row(struct journal *journal, struct node *node, struct urgent 
 	return needed;
 }
 
+/* The ordinary way: a record for each, and one sync. False: it can't be had now. */
+static bool write_log(struct journal *journal, struct urgent *group)
+{
+	struct unsettled_log *log = journal->unsettled_log;
+	struct unsettled_place place;
+	size_t count = 0;
+	bool room, written = true;
+
+	for (struct urgent *one = group; one; one = one->next)
+		count++;
+	pthread_mutex_lock(&journal->store_mutex);
+	room = unsettled_log_reserve(log, count, &place);
+	if (unsettled_log_is_filling(log))
+		pthread_cond_signal(&journal->store_wanted);
+	pthread_mutex_unlock(&journal->store_mutex);
+	if (!room)
+		return false;
+	for (struct urgent *one = group; one && written; one = one->next)
+		written = unsettled_log_put(log, &place, &one->dirt->node->key, one->epoch) == 0;
+	if (written && unsettled_log_sync(log) == 0) {
+		for (struct urgent *one = group; one; one = one->next)
+			dirt_is_durable(one->dirt, one->epoch);
+		return true;
+	}
+	log_warn("cannot write unsettled.log: %s; fsync goes the slower way through the database", strerror(errno));
+	pthread_mutex_lock(&journal->store_mutex);
+	unsettled_log_give_up(log);
+	pthread_mutex_unlock(&journal->store_mutex);
+	return false;
+}
+
 /* The rows that they wait for and no others, in one transaction that is synced. What else is known of these inodes follows with the journal thread. */
-static int write_urgent(struct journal *journal, struct urgent *group, struct error *error)
+static int write_rows(struct journal *journal, struct urgent *group, struct error *error)
 {
 	struct db_conn *conn;
 	uint64_t count = 0;
@@ -155,7 +220,7 @@ static void lead(struct journal *journal)
 	journal->urgent = NULL;
 	journal->urgent_led = true;
 	pthread_mutex_unlock(&journal->store_mutex);
-	result = write_urgent(journal, group, &error);
+	result = write_log(journal, group) ? ERR_OK : write_rows(journal, group, &error);
 	if (result != ERR_OK) { /* with the mark every inode is unsettled after a power cut, these too */
 		marked = overflow_write(journal, OVERFLOW_UNSETTLED, 1) == 0;
 		answer = marked ? 0 : -EIO;
@@ -205,6 +270,8 @@ static int forget_settled(struct journal *journal, int64_t epoch, struct error *
 	if (result != ERR_OK)
 		return result;
 	result = db_step(conn, error, "DELETE FROM unsettled WHERE epoch <= ?", "i", epoch);
+	if (result == ERR_OK) /* for what is in the log */
+		result = db_meta_set_int(conn, "settled_epoch", epoch, error);
 	if (result >= 0 && db_step(conn, error, "SELECT count(*) FROM unsettled", "") == 1) {
 		left = sqlite3_column_int64(db_last(conn), 0);
 		db_reset(db_last(conn));

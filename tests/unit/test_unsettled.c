@@ -3,7 +3,7 @@
 #include "journal_internal.h"
 
 #include "clock.h"
-#include "db.h"
+#include "db_internal.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -64,6 +64,15 @@ static int teardown(void **state)
 	return system(command) == 0 ? 0 : -1;
 }
 
+static void forget_table(void)
+{
+	struct db_conn *conn;
+
+	assert_int_equal(db_begin(db, false, &conn, NULL), 0);
+	assert_int_equal(db_exec(conn, "DELETE FROM unsettled; DELETE FROM journal_inode", NULL), 0);
+	assert_int_equal(db_commit(db, NULL), 0);
+}
+
 static void forget_rows(struct cut *cut)
 {
 	struct db_conn *conn;
@@ -95,6 +104,24 @@ static struct node *record_new(uint64_t number)
 	return node;
 }
 
+struct search { const struct node *node; bool found; };
+
+static int search_log(void *context, const struct node_key *key, int64_t epoch)
+{
+	struct search *search = context;
+
+	search->found |= node_key_equal(key, &search->node->key) && epoch >= search->node->dirt->epoch;
+	return 0;
+}
+
+static bool is_logged(const struct node *node)
+{
+	struct search search = {.node = node};
+
+	assert_int_equal(unsettled_log_each(journal->state_fd, search_log, &search), 0);
+	return search.found;
+}
+
 static bool has_unsettled_row(const struct node *node)
 {
 	struct db_conn *conn;
@@ -114,7 +141,7 @@ static void test_i9_row_before_fsync(void **state)
 
 	(void)state;
 	assert_int_equal(journal_wait_unsettled(journal, node), 0);
-	assert_true(has_unsettled_row(node));
+	assert_true(is_logged(node));
 	assert_true(journal_node_pending(journal, node));
 	node_put(nodes, node);
 }
@@ -168,8 +195,8 @@ static void test_i9_fsync_beside_others(void **state)
 	while (unflushed_beside(waiting) > 1) /* until the flush stops at our lock */
 		sched_yield();
 	assert_int_equal(journal_wait_unsettled(journal, waiting), 0);
-	assert_true(has_unsettled_row(waiting));
-	assert_false(has_unsettled_row(blocking));
+	assert_true(is_logged(waiting));
+	assert_false(is_logged(blocking));
 	small_lock_leave(&blocking->lock);
 	assert_int_equal(pthread_join(flusher, &done), 0);
 	assert_ptr_equal(done, waiting);
@@ -197,8 +224,9 @@ static void test_i9_many_at_once(void **state)
 
 		assert_int_equal(pthread_join(threads[i], &done), 0);
 		assert_ptr_equal(done, crowd[i]);
-		assert_true(has_unsettled_row(crowd[i]));
+		assert_true(is_logged(crowd[i]));
 	}
+	assert_int_equal(journal_flush(journal, NULL), 0);
 	journal_get_counts(journal, &counts);
 	assert_true(counts.unsettled >= CROWD / 2);
 	for (int i = 0; i < CROWD; i++)
@@ -226,9 +254,72 @@ static void test_i9_without_database(void **state)
 	assert_int_equal(read(fd, &mark, 1), 1);
 	assert_int_equal(mark, 1);
 	close(fd);
+	/* Neither the log nor its writer is asked again; the database is. */
 	assert_int_equal(journal_wait_unsettled(journal, node), 0);
 	assert_true(has_unsettled_row(node));
 	node_put(nodes, node);
+	assert_int_equal(journal_close(journal, true, NULL), 0);
+	open_journal(true);
+}
+
+static int64_t count_unsettled(void)
+{
+	struct db_conn *conn;
+	int64_t count;
+
+	assert_int_equal(db_read_begin(db, &conn, NULL), 0);
+	assert_int_equal(db_step(conn, NULL, "SELECT count(*) FROM unsettled", ""), 1);
+	count = db_int(db_last(conn), 0);
+	db_read_end(db, conn);
+	return count;
+}
+
+/* I9: what is only in the log enters the table after a crash; what was settled since does not. */
+static void test_i9_log_after_a_crash(void **state)
+{
+	struct error error = {0};
+	struct node *node;
+	struct cut *cut;
+	int64_t epoch;
+
+	(void)state;
+	assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0); /* what other tests left dirty */
+	forget_rows(cut);
+	cut_commit(cut);
+	node = record_new(5000);
+	assert_int_equal(journal_wait_unsettled(journal, node), 0);
+	assert_true(is_logged(node));
+	/* A crash: nothing of what memory has is written. */
+	journal_store_stop(journal);
+	assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0);
+	cut_commit(cut);
+	assert_int_equal(journal_close(journal, false, &error), 0);
+	forget_table();
+	open_journal(false);
+	assert_true(count_unsettled() > 0);
+	assert_true(has_unsettled_row(node));
+	/* Settled: what the log says of it is history. */
+	epoch = atomic_load(&journal->epoch);
+	assert_int_equal(journal_settle(journal, epoch, &error), 0);
+	assert_int_equal(count_unsettled(), 0);
+	assert_int_equal(journal_close(journal, false, &error), 0);
+	open_journal(false);
+	assert_int_equal(count_unsettled(), 0);
+	node_put(nodes, node);
+}
+
+/* I9: more fsyncs than the log holds: it turns while they go on. */
+static void test_i9_log_turns(void **state)
+{
+	(void)state;
+	for (uint64_t i = 0; i < 2500; i++) {
+		struct node *node = record_new(10000 + i);
+
+		assert_int_equal(journal_wait_unsettled(journal, node), 0);
+		if (!is_logged(node))
+			assert_true(has_unsettled_row(node));
+		node_put(nodes, node);
+	}
 }
 
 /* I10: what is spooled before the journal thread came to it is unsettled all the same, until a sync of the filesystem. */
@@ -262,6 +353,8 @@ int main(void)
 		cmocka_unit_test(test_i9_fsync_beside_others),
 		cmocka_unit_test(test_i9_many_at_once),
 		cmocka_unit_test(test_i9_without_database),
+		cmocka_unit_test(test_i9_log_after_a_crash),
+		cmocka_unit_test(test_i9_log_turns),
 		cmocka_unit_test(test_i10_spooled_at_once),
 	};
 
