@@ -137,6 +137,13 @@ mkdir "$TEST_TMP/store/none"
 expect_line 1 'no yester volume' clone "file://$TEST_TMP/store/none" "$TEST_TMP/clone" --passphrase-file "$TEST_TMP/pass"
 expect_line 1 'no yester volume' check "file://$TEST_TMP/store/none"
 
+# Of a mount too: the key file or passphrase that the config names is not the volume's any more.
+cp -p "$TEST_TMP/pass" "$TEST_TMP/right"
+echo wrong >"$TEST_TMP/pass"
+expect_line 3 'wrong passphrase' mount "$DIR"
+expect_line 3 'wrong passphrase' sync "$DIR"
+cp -p "$TEST_TMP/right" "$TEST_TMP/pass"
+
 # ---- config: file and line
 config=$YESTER_CONFIG_DIR/v.conf
 cp "$config" "$TEST_TMP/v.conf"

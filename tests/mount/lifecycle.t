@@ -143,6 +143,25 @@ def test_again_at_once():
     volume.umount()
 
 
+def test_interval():
+    """Nobody asks for a version: one is made when `interval` is over since the first change that is in none, and none when nothing changes."""
+    volume = make("interval", interval="1s")
+    volume.mount()
+    volume.sync()
+    before = volume.versions()
+    write(volume.path("new"), "x")
+    yt.wait_until("a version", lambda: len(volume.versions()) > len(before))
+    yt.equal(read(volume.snapshot("latest", "new")), "x", "the file in the version")
+    status = volume.wait_state("synced")
+    volume.umount()
+    yt.equal(volume.status()["version"], status["version"], "the newest version after an unmount without a change")
+    volume.configure(interval="1h")
+    volume.mount()
+    write(volume.path("new"), "y")
+    volume.umount()
+    yt.equal(volume.status()["version"], status["version"] + 1, "the newest version after an unmount with a change")
+
+
 def test_interrupted_unmount():
     """Ctrl-C while `yester umount` waits for uploads: it stays mounted."""
     volume = make("interrupted", interval="1h")

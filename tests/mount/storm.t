@@ -58,6 +58,36 @@ def check_order(requests, packs, head):
     yt.equal({version for version, count in done.items() if count != 1}, set(), "versions that were made more than once, or never")
 
 
+def connections(gateway):
+    """To the proxy, that are open."""
+    with open(os.path.join(gateway.proxy_dir, "url")) as file:
+        port = int(file.read().strip().rpartition(":")[2])
+    with open("/proc/net/tcp") as file:
+        lines = [line.split() for line in file][1:]
+    return sum(words[3] == "01" and int(words[2].rpartition(":")[2], 16) == port for words in lines)
+
+
+def test_uploads_in_parallel():
+    """Packs that the server does not take at once keep no other waiting; the record comes after the last of them."""
+    gateway = yt.Gateway("parallel", proxy=True)
+    volume = yt.Volume("p", gateway.bucket("parallel"), env=gateway.env).init(interval="1h", pack_size="1M", uploads="5")
+    volume.mount()
+    volume.sync()
+    gateway.proxy("stall", "method=PUT", "match=/pack/")
+    with open(volume.path("large"), "wb") as file:
+        file.write(random.Random(SEED).randbytes(12 << 20))
+    volume.sync("--timeout", "0")
+    yt.wait_until("five uploads at a time", lambda: connections(gateway) >= 5)
+    arrived, _ = requests(gateway)
+    gateway.proxy("pass")
+    volume.sync()
+    packs = packs_of(volume)
+    yt.check(len(packs) > 8, f"only {len(packs)} packs")
+    check_order(requests(gateway)[0], packs, volume.status()["version"])
+    yt.check(not any(key.startswith("pack/") for method, key, _, _ in arrived if method == "PUT"), "a stalled pack arrived")
+    volume.umount()
+
+
 def test_storm():
     print(f"SEED={SEED}", flush=True)
     numbers = random.Random(SEED)
