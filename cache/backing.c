@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,13 +22,14 @@
 /* Linux 6.9 (include/uapi/linux/fs.h); older headers lack them. */
 struct fsuuid2_ { uint8_t length, uuid[16]; };
 #define FS_IOC_GETFSUUID_ _IOR(0x15, 0, struct fsuuid2_)
-/* fs/xfs/libxfs/xfs_fs.h: struct xfs_fsop_geom_v1; only the uuid interests us. */
+/* fs/xfs/libxfs/xfs_fs.h: struct xfs_fsop_geom_v1; the uuid and a flag interest us. */
 struct xfs_geometry_ {
 	uint32_t a[8];
 	uint64_t b[4];
 	uint8_t uuid[16];
-	uint32_t c[7];
+	uint32_t c[3], flags, d[3];
 };
+#define XFS_FSOP_GEOM_FLAGS_DIRV2CI_ (1u << 12) /* mkfs.xfs -n version=ci */
 #define XFS_IOC_FSGEOMETRY_V1_ _IOR('X', 100, struct xfs_geometry_)
 
 /* ---------------------------------------------------------------- keys */
@@ -325,6 +327,66 @@ size_t backing_identity(const struct backing *backing, uint8_t out[BACKING_IDENT
 {
 	memcpy(out, backing->identity, backing->identity_length);
 	return backing->identity_length;
+}
+
+/* Not in every include/uapi/linux/magic.h, or of filesystems outside of the kernel. */
+#define BCACHEFS_MAGIC_ 0xca451a4eu
+#define EXFAT_MAGIC_ 0x2011bab0u
+#define HFSPLUS_MAGIC_ 0x482bu
+#define JFS_MAGIC_ 0x3153464au
+#define NTFS3_MAGIC_ 0x7366746eu
+#define NTFS_MAGIC_ 0x5346544eu
+#define ZFS_MAGIC_ 0x2fc12fc1u
+
+static bool xfs_folds_case(int fd)
+{
+	struct xfs_geometry_ geometry = { 0 };
+
+	return ioctl(fd, XFS_IOC_FSGEOMETRY_V1_, &geometry) != 0 || geometry.flags & XFS_FSOP_GEOM_FLAGS_DIRV2CI_;
+}
+
+void backing_nature(const struct backing *backing, bool *local, enum backing_names *names)
+{
+	struct statfs fs = { 0 };
+
+	*local = true;
+	*names = BACKING_UNKNOWN;
+	switch (fstatfs(backing->root_fd, &fs) < 0 ? 0 : (uint32_t)fs.f_type) {
+	case EXT4_SUPER_MAGIC: /* ext2 and ext3 too */
+	case F2FS_SUPER_MAGIC:
+	case TMPFS_MAGIC:
+	case BCACHEFS_MAGIC_:
+	case OVERLAYFS_SUPER_MAGIC:
+		*names = BACKING_BY_DIRECTORY;
+		break;
+	case XFS_SUPER_MAGIC:
+		*names = xfs_folds_case(backing->root_fd) ? BACKING_UNKNOWN : BACKING_EXACT;
+		break;
+	case BTRFS_SUPER_MAGIC:
+	case RAMFS_MAGIC:
+	case NILFS_SUPER_MAGIC:
+		*names = BACKING_EXACT;
+		break;
+	case JFS_MAGIC_:
+	case ZFS_MAGIC_: /* these may fold, and don't say where */
+	case MSDOS_SUPER_MAGIC:
+	case EXFAT_MAGIC_:
+	case NTFS_MAGIC_:
+	case NTFS3_MAGIC_:
+	case HFSPLUS_MAGIC_:
+		break;
+	default: /* shared with other machines, or unknown */
+		*local = false;
+	}
+}
+
+bool backing_folds_case(int fd)
+{
+	int flags = 0;
+
+	if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0)
+		return flags & FS_CASEFOLD_FL;
+	return errno != ENOTTY && errno != EOPNOTSUPP; /* it knows no such flags */
 }
 
 /* The directory beneath an automount trigger, through a private clone of the mount that it lies on. O_PATH or -1. */

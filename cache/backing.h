@@ -44,6 +44,12 @@ bool backing_has_handles(const struct backing *backing);
 /* Filesystem UUID (or the best substitute) and handle of the root: equal at each mount of the same directory. Returns the
  * bytes used. */
 size_t backing_identity(const struct backing *backing, uint8_t out[BACKING_IDENTITY_BYTES]);
+/* Does one name mean one entry only, or another by its case as well? */
+enum backing_names { BACKING_EXACT, BACKING_BY_DIRECTORY /* ask backing_folds_case */, BACKING_UNKNOWN };
+/* *local: the filesystem is one that only this machine changes. */
+void backing_nature(const struct backing *backing, bool *local, enum backing_names *names);
+/* Whether that directory (any descriptor but O_PATH) does; true when it can't be said. */
+bool backing_folds_case(int fd);
 /* Boot id of the running kernel, 16 bytes (random if it can't be read: another boot, to be safe). */
 void backing_boot_id(uint8_t out[16]);
 

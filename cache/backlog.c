@@ -1,5 +1,7 @@
 #include "rescan.h"
 
+#include "behind.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sqlite3.h>
@@ -120,6 +122,7 @@ static int note_name(struct volume *volume, const struct row *row)
 		rc = journal_note_name(volume_journal(volume), &row->key, row->name, NULL, 0);
 	}
 	node_put(volume_nodes(volume), node);
+	behind_name(volume, &row->key, row->name);
 	return rc;
 }
 

@@ -76,8 +76,9 @@ struct engine_ops {
 	int (*open)(struct volume *volume, const struct engine_options *options, struct engine **out, struct error *error);
 	/* Starts journal, rescan, pipeline and upload threads. volume must have its backing open. */
 	int (*start)(struct engine *engine, struct error *error);
-	/* Cuts, and waits until that version is confirmed. *version. ERR_TIMEOUT (not durable in time), ERR_FENCED, ERR_FAILED. timeout_ns < 0: for ever; 0: only cut, spool and return. */
-	int (*sync)(struct engine *engine, int64_t timeout_ns, int64_t *version, struct error *error);
+	/* Cuts, and waits until that version is confirmed. *version. ERR_TIMEOUT (not durable in time), ERR_FENCED, ERR_FAILED. timeout_ns < 0: for ever; 0: only cut, spool and return. `rescan`: before that, the whole tree
+	 * is looked through for what was changed behind the mount; also when cutting then fails, and however long it takes if timeout_ns is 0. */
+	int (*sync)(struct engine *engine, bool rescan, int64_t timeout_ns, int64_t *version, struct error *error);
 	void (*status)(struct engine *engine, struct engine_status *out);
 	/* Last cut, then uploads while they make progress, at most drain_ns; stops all threads. ERR_TIMEOUT: something is left for next time. */
 	int (*stop)(struct engine *engine, int64_t drain_ns, struct error *error);

@@ -394,6 +394,43 @@ void node_lookup_add(struct node_table *table, struct node *node)
 		node_put(table, node);
 }
 
+/* Shard's lock must be held. */
+static bool is_looked_up(const struct node *node)
+{
+	return node->lookups > 0 || node->nodeid == 1;
+}
+
+bool node_is_looked_up(struct node_table *table, const struct node *node)
+{
+	struct shard *shard = &table->by_key[hash_key(&node->key) % SHARDS];
+	bool known;
+
+	pthread_mutex_lock(&shard->lock);
+	known = is_looked_up(node);
+	pthread_mutex_unlock(&shard->lock);
+	return known;
+}
+
+void node_tell(struct node_table *table, struct node *node, uint32_t stamp)
+{
+	struct shard *shard = &table->by_key[hash_key(&node->key) % SHARDS];
+
+	pthread_mutex_lock(&shard->lock);
+	node->told = stamp;
+	pthread_mutex_unlock(&shard->lock);
+}
+
+bool node_is_told_otherwise(struct node_table *table, const struct node *node, uint32_t stamp)
+{
+	struct shard *shard = &table->by_key[hash_key(&node->key) % SHARDS];
+	bool otherwise;
+
+	pthread_mutex_lock(&shard->lock);
+	otherwise = is_looked_up(node) && (node->told == 0 || node->told != stamp);
+	pthread_mutex_unlock(&shard->lock);
+	return otherwise;
+}
+
 bool node_lookup_forget(struct node_table *table, uint64_t nodeid, uint64_t count)
 {
 	struct node *node = node_by_id(table, nodeid);

@@ -34,13 +34,16 @@ struct node {
 	struct node *next_by_key, *next_by_id; /* table's shard locks */
 	uint64_t nodeid : 48; /* given once, monotonic, never reused; 1 is the root. A million new ones a second for nine years. */
 	uint64_t type : 16;   /* S_IFMT bits; constant, like nodeid */
-	uint64_t lookups;     /* kernel's lookup count; key shard lock */
+	uint64_t : 0;          /* else all four would be one memory location (C17, 3.14), which a store may write as a whole */
+	uint64_t lookups : 40; /* kernel's lookup count; key shard lock */
+	uint64_t told : 24;    /* stamp of what the kernel was told of it last (node_tell); key shard lock */
 	struct dirt *dirt;    /* changes since the last cut, or of the present cut if not looked at since; lock */
 	struct dirt *frozen;  /* its part of the present cut; lock */
 	_Atomic uint32_t references; /* becomes 0 under the key shard lock only */
 	/* Serialises check, save, operation and record of one inode (I4). Lock order: journal.h. */
 	struct small_lock lock;
 	_Atomic int held_fd; /* of a key without handle: O_PATH descriptor; -1; closed by the last put or backing_fd_drop */
+	_Atomic uint8_t flags; /* fs: what it noted of the inode (inode.h) */
 	/* Constant. Memory is allocated for its length only: use it through a pointer, and never copy the struct; node_key_of does that. */
 	struct node_key key;
 };
@@ -58,6 +61,12 @@ struct node *node_get(struct node_table *table, const struct node_key *key, mode
 /* The node if it is in the table, with one more reference, else NULL. */
 struct node *node_find(struct node_table *table, const struct node_key *key);
 struct node *node_by_id(struct node_table *table, uint64_t nodeid);
+/* Does the kernel know it? It always knows the root, without lookups. */
+bool node_is_looked_up(struct node_table *table, const struct node *node);
+/* Notes what the kernel is told of the inode: 24 bits of a hash of its st_ctime; 0: something that may be old. */
+void node_tell(struct node_table *table, struct node *node, uint32_t stamp);
+/* Whether the kernel knows the inode, and as something else than that (0 is always something else). */
+bool node_is_told_otherwise(struct node_table *table, const struct node *node, uint32_t stamp);
 /* One more reference to a node that the caller has a reference to. */
 void node_ref(struct node_table *table, struct node *node);
 /* NULL is fine. */

@@ -1,5 +1,6 @@
 #include "rescan.h"
 
+#include "behind.h"
 #include "rescan_internal.h"
 #include "suspect.h"
 
@@ -69,6 +70,7 @@ static int walk_root(struct rescan *r)
 
 	if (rc < 0)
 		return rescan_failed(r, rc);
+	rescan_met(r, &key, &st);
 	rc = rescan_read(r);
 	if (rc == 0)
 		rc = rescan_local(r, &key, &local);
@@ -358,6 +360,7 @@ void rescan_free(struct rescan *r)
 int rescan_run(struct volume *volume, bool clean, bool same_boot, atomic_bool *stop, _Atomic uint64_t *progress,
 	       struct rescan_result *out, struct error *error)
 {
+	const struct behind_listener *listener = volume_listener(volume);
 	struct error ignored;
 	struct rescan r = {
 		.volume = volume, .backing = volume_backing(volume), .db = volume_db(volume), .clean = clean,
@@ -368,6 +371,8 @@ int rescan_run(struct volume *volume, bool clean, bool same_boot, atomic_bool *s
 
 	memset(out, 0, sizeof *out);
 	memset(r.error, 0, sizeof *r.error);
+	if (listener)
+		listener->begin(listener->context);
 	rc = prepare(&r);
 	if (rc == 0)
 		rc = walk_root(&r);
@@ -383,6 +388,8 @@ int rescan_run(struct volume *volume, bool clean, bool same_boot, atomic_bool *s
 	if (rc == 0)
 		rc = finish(&r);
 	rescan_free(&r);
+	if (listener)
+		listener->end(listener->context);
 	if (rc < 0 && r.error->code == 0)
 		error_set(r.error, rc, 0, "cannot scan the directory: reading the catalogue: %s", error_word(rc));
 	return rc;

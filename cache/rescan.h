@@ -11,6 +11,8 @@
  *
  * Backlog rows of inodes stay until they are captured (several rescans may pass before that), those of names are made anew each time.
  *
+ * The listener of behind.h hears of every inode that is met and of every name that goes to the backlog.
+ *
  * Runs in a thread of the engine, on read connections, writing in small transactions. Metadata only: no file is opened for
  * reading. Memory: a bit for each known inode, 16 bytes for each directory, 15 for each directory not yet visited.
  *

@@ -1,5 +1,6 @@
 #include "rescan_internal.h"
 
+#include "behind.h"
 #include "clock.h"
 #include "log.h"
 #include "suspect.h"
@@ -36,6 +37,14 @@ int rescan_local(struct rescan *r, const struct node_key *key, struct local_row 
 		rc = 0;
 	}
 	return rc < 0 ? catalogue_failed(r, rc) : 0;
+}
+
+void rescan_met(struct rescan *r, const struct node_key *key, const struct stat *st)
+{
+	const struct behind_listener *listener = volume_listener(r->volume);
+
+	if (listener)
+		listener->inode(listener->context, key, st);
 }
 
 static bool same_stat(const struct stat *st, int64_t size, int64_t mtime_ns, int64_t ctime_ns)
@@ -191,6 +200,7 @@ static int entry(struct rescan *r, const struct node_key *dir, int64_t dir_ino, 
 	rc = identify(r, dirfd, name, &key, &st, found);
 	if (rc < 0 || !*found)
 		return rc;
+	rescan_met(r, &key, &st);
 	r->result->seen++;
 	if (r->progress)
 		atomic_store(r->progress, r->result->seen);

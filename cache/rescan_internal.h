@@ -57,6 +57,8 @@ int rescan_walk(struct rescan *r);
 /* One directory entry: compares, and pushes it if it is a directory. *found: whether it is there (may be NULL). */
 int rescan_entry(struct rescan *r, const struct node_key *dir, int64_t dir_ino, int dirfd, const char *name, bool *found);
 int rescan_check_inode(struct rescan *r, const struct node_key *key, const struct stat *st, const struct local_row *local);
+/* An inode that was met, and what its stat was. */
+void rescan_met(struct rescan *r, const struct node_key *key, const struct stat *st);
 /* ino of a key; 0 when it is not in local_inode. */
 int rescan_local(struct rescan *r, const struct node_key *key, struct local_row *out);
 /* A descriptor of a directory to list, or -errno; -ENOENT when it is gone, whatever the reason. */

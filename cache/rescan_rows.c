@@ -1,5 +1,6 @@
 #include "rescan_internal.h"
 
+#include "behind.h"
 #include "bytes.h"
 
 #include <errno.h>
@@ -50,6 +51,7 @@ int rescan_put_inode(struct rescan *r, const struct node_key *key, mode_t type, 
 int rescan_put_name(struct rescan *r, const struct node_key *dir, const char *name, const struct node_key *child,
 		    mode_t child_type)
 {
+	behind_name(r->volume, dir, name);
 	return put(r, dir, child_type, 0, name, child);
 }
 

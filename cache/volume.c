@@ -1,5 +1,6 @@
 #include "volume.h"
 
+#include "behind.h"
 #include "catalogue.h"
 #include "clock.h"
 #include "history.h"
@@ -32,6 +33,7 @@ struct volume {
 	atomic_bool scanned; /* a rescan of this session came to its end */
 	struct chunk_cache *chunk_cache;
 	struct remote *remote;
+	const struct behind_listener *listener;
 };
 
 static struct volume *volume_new(const struct volume_config *config)
@@ -449,6 +451,16 @@ void volume_set_remote(struct volume *volume, struct remote *remote)
 	if (!remote)
 		history_stop(); /* reading ahead may be using the one that goes */
 	volume->remote = remote;
+}
+
+void volume_set_listener(struct volume *volume, const struct behind_listener *listener)
+{
+	volume->listener = listener;
+}
+
+const struct behind_listener *volume_listener(const struct volume *volume)
+{
+	return volume->listener;
 }
 
 void volume_set_scanned(struct volume *volume)

@@ -29,12 +29,12 @@ static void watch(void *context, const char *text)
 }
 
 /* ERR_ABSENT: no daemon has it. */
-static int sync_mounted(const struct volume_config *config, int64_t timeout_ns, int64_t *version, struct error *error)
+static int sync_mounted(const struct volume_config *config, bool rescan, int64_t timeout_ns, int64_t *version, struct error *error)
 {
 	struct watching watching = { .progress = progress_new(stderr) };
 	struct buf answer = { 0 };
 	int64_t timeout_ms = timeout_ns < 0 ? -1 : timeout_ns / 1000000;
-	int rc = holder_call(config, "sync", timeout_ms, watch, &watching, &answer, error);
+	int rc = holder_call(config, rescan ? "rescan" : "sync", timeout_ms, watch, &watching, &answer, error);
 
 	progress_free(watching.progress);
 	if (rc == 0)
@@ -65,18 +65,19 @@ static int sync_unmounted(const struct volume_config *config, const struct engin
 int cmd_sync(int argc, char **argv, const struct engine_ops *engine)
 {
 	const char *operands[1], *timeout = NULL;
-	const struct option_spec specs[] = { { "timeout", 0, NULL, &timeout } };
+	bool rescan = false;
+	const struct option_spec specs[] = { { "timeout", 0, NULL, &timeout }, { "rescan", 0, &rescan, NULL } };
 	struct volume_config *config = NULL;
 	struct error error = { 0 };
 	int64_t timeout_ns = -1, version = 0;
-	int rc = options_parse(argc, argv, specs, 1, operands, 1, 1, "DIR", &error);
+	int rc = options_parse(argc, argv, specs, 2, operands, 1, 1, "DIR", &error);
 
 	if (rc == 0 && timeout)
 		rc = options_duration("--timeout", timeout, &timeout_ns, &error);
 	if (rc == 0)
 		rc = find_volume(operands[0], &config, NULL, &error);
 	if (rc == 0) {
-		rc = sync_mounted(config, timeout_ns, &version, &error);
+		rc = sync_mounted(config, rescan, timeout_ns, &version, &error);
 		if (rc == ERR_ABSENT)
 			rc = sync_unmounted(config, engine, timeout_ns, &version, &error);
 	}

@@ -137,6 +137,7 @@ static void do_status(struct control *control, int fd, int64_t argument)
 struct syncing {
 	struct control *control;
 	int64_t timeout_ns, version;
+	bool rescan;
 	struct error error;
 	int rc;
 	bool done; /* control->lock */
@@ -146,7 +147,7 @@ static void *sync_thread(void *arg)
 {
 	struct syncing *s = arg;
 	const struct control_env *env = &s->control->env;
-	s->rc = env->ops->sync(env->engine, s->timeout_ns, &s->version, &s->error);
+	s->rc = env->ops->sync(env->engine, s->rescan, s->timeout_ns, &s->version, &s->error);
 	pthread_mutex_lock(&s->control->lock);
 	s->done = true;
 	pthread_cond_broadcast(&s->control->changed);
@@ -177,9 +178,10 @@ static int64_t timeout_of(int64_t argument_ms)
 	return argument_ms > INT64_MAX / 1000000 ? -1 : argument_ms * 1000000;
 }
 
-static void do_sync(struct control *control, int fd, int64_t argument)
+static void sync_and_say(struct control *control, int fd, int64_t argument, bool rescan)
 {
-	struct syncing s = {.control = control, .timeout_ns = timeout_of(argument), .error = {.code = ERR_FAILED}};
+	struct syncing s = {
+		.control = control, .timeout_ns = timeout_of(argument), .rescan = rescan, .error = {.code = ERR_FAILED}};
 	pthread_t thread;
 	if (pthread_create(&thread, NULL, sync_thread, &s) != 0) {
 		say_line(fd, "error %s no thread for it", error_word(ERR_NOMEM));
@@ -191,6 +193,17 @@ static void do_sync(struct control *control, int fd, int64_t argument)
 		say_version(fd, s.version);
 	else
 		say_error(fd, &s.error);
+}
+
+/* What somebody did in the directory itself is part of what he wants to have in the remote. */
+static void do_sync(struct control *control, int fd, int64_t argument)
+{
+	sync_and_say(control, fd, argument, control->env.rescans);
+}
+
+static void do_rescan(struct control *control, int fd, int64_t argument)
+{
+	sync_and_say(control, fd, argument, true);
 }
 
 static bool unmount_tick(void *context)
@@ -233,6 +246,7 @@ static const struct verb {
 	{"ping", do_ping, false},
 	{"status", do_status, true},
 	{"sync", do_sync, true},
+	{"rescan", do_rescan, true},
 	{"umount", do_umount, false},
 };
 

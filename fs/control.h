@@ -10,6 +10,8 @@
  *   ping                 ok {"pid":N,"version":"0.1.0"}
  *   status               ok what status_json.h says
  *   sync TIMEOUT_MS      cuts, and answers when that version is in the remote; -1: no limit. ok {"version":N}
+ *                        (as rescan where others are expected to change the directory: mounted elsewhere than on it without -o exclusive, or not local)
+ *   rescan TIMEOUT_MS    looks through the directory for what was changed behind the mount, then as sync
  *   umount TIMEOUT_MS    drains while uploads progress, then unmounts and ends; answers when all is closed. `error busy`: still mounted; `error timeout`: unmounted, something
  *                        is left for next time. Who goes while it drains takes the request back
  *
@@ -30,6 +32,7 @@ struct control_env {
 	const struct engine_ops *ops;
 	struct engine *engine;
 	const char *mountpoint;
+	bool rescans; /* `sync` does: others may change the directory beside the mount */
 	/* `umount`: drains and unmounts. `tick` is to be called about every second while it drains; false: nobody waits any more, and it stays mounted. */
 	int (*unmount)(void *context, int64_t timeout_ns, bool (*tick)(void *), void *tick_context, struct error *error);
 	void *context;

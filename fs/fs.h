@@ -16,6 +16,7 @@
  *   control control_client      the socket between the daemon and the other verbs; status_json: what `status` says
  *   holder       which process has a volume; waiting for one that is about to end
  *   inode        node numbers of the kernel and nodes of the cache; entries, forget, getattr
+ *   invalidate   what the kernel keeps, and how it hears of what was changed behind the mount
  *   handle       open files and directories
  *   io_mode passthrough   how the kernel does the I/O of what is open: through its pages of our inode, or on the backing file itself
  *   identity     acting as the caller
@@ -24,11 +25,12 @@
  *   snap_node snapdir snap_list snap_read snap_access   `.snapshots`
  *
  * Threads: libfuse's workers run the operations. What may wait long (fsync; reading history) runs in two pools of threads and answers from there, so that no live operation waits for the
- * network (promise 1). Signals are taken by a thread of mount.c. Locks of fs are leaves: of cache/ only what looks an entry up
+ * network (promise 1). What the kernel is told without being asked comes from a thread that serves nothing (invalidate.h). Signals are taken by a thread of mount.c. Locks of fs are leaves: of cache/ only what looks an entry up
  * is called under them (readdir). */
 #ifndef YESTER_FS_H
 #define YESTER_FS_H
 
+#include "backing.h"
 #include "engine.h"
 #include "volume.h"
 
@@ -40,10 +42,9 @@
 #define FS_SNAPSHOTS ".snapshots"
 #define FS_MAX_WRITE (1 << 20)
 #define FS_SLICE_BYTES (INT64_C(8) << 20) /* I1 */
-/* Seconds that the kernel may use what we told it of the live tree: others may change the backing directory under our feet. */
-#define FS_TIMEOUT 1.0
 
 struct handle;
+struct invalidator;
 struct io_table;
 struct pool;
 struct snap_table;
@@ -60,6 +61,10 @@ struct fs { /* one per mount; constant while the session runs, but for what says
 	struct io_table *io;       /* which inodes are open, and how the kernel does their I/O */
 	atomic_bool passthrough;   /* the kernel may use the backing files itself */
 	bool no_passthrough;       /* -o no_passthrough */
+	struct invalidator *invalidator;
+	bool alone;                /* nobody is expected to change the tree but through the mount: the kernel may keep what it was told */
+	enum backing_names names;  /* what those of the backing tree are like */
+	bool can_expire;           /* the kernel can be told that a name is to be looked up again; set while it mounts */
 	bool snapdir_visible;
 	uid_t owner;               /* of the volume's root at mount: `.snapshots` belongs to it */
 	gid_t group;

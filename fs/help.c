@@ -29,6 +29,7 @@ static const struct help {
 	  "       no_passthrough      keep the kernel from reading and mapping the files below by itself, where it could\n"
 	  "       take_over           continue a volume that another machine wrote last; that one is then fenced\n"
 	  "       accept_loss         more than half of the tree has gone, on purpose: record it\n"
+	  "       exclusive           mounted on MOUNTPOINT: nobody changes DIR directly, so that more can be cached\n"
 	  "       adopt               DIR was moved or made anew on purpose: take it as the volume's directory\n"
 	  "\n"
 	  "In /etc/fstab:  DIR DIR fuse.yester nofail,x-systemd.automount 0 0\n" },
@@ -42,10 +43,12 @@ static const struct help {
 	  "\n"
 	  "  --json                   one JSON object for DIR, a list without DIR\n"
 	  "  --watch                  again every second, until interrupted\n" },
-	{ "sync", "DIR [--timeout 60s]", "make a version now, and wait until it is in the remote",
+	{ "sync", "DIR [--rescan] [--timeout 60s]", "make a version now, and wait until it is in the remote",
 	  "On an unmounted volume: look for what changed, and upload it. Exit code 4 when the time is over before it is in the\n"
 	  "remote, 6 when another machine has taken the volume over.\n"
 	  "\n"
+	  "  --rescan                 look for what was changed in DIR without the mount; so it is anyway for a volume that is\n"
+	  "                           mounted on a MOUNTPOINT without -o exclusive\n"
 	  "  --timeout TIME           longest wait (default: as long as it takes; 0: don't wait)\n" },
 	{ "restore", "PATH --at TIME [--to DEST]", "bring back a file or directory as it was",
 	  "Replaces PATH in one step by what it was; the present state is recorded first, so that this can be undone the same way.\n"

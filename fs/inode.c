@@ -1,8 +1,11 @@
 #include "inode.h"
 
 #include "backing.h"
+#include "clock.h"
+#include "invalidate.h"
 #include "reply.h"
 #include "snapdir.h"
+#include "suspect.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +15,10 @@
 
 /* stdio and cp write in pieces of st_blksize: larger ones cost fewer requests. */
 #define PRESENTED_BLKSIZE 65536
+/* Attributes of a file that changes are kept so long all the same. */
+#define KEEP_CHANGED 10.0
+/* Another change may carry the same timestamp: the kernel's tick is 10 ms at most. */
+#define GRANULARITY_NS (20 * NS_PER_S / 1000)
 
 struct node *inode_get(struct fs *fs, fuse_ino_t ino)
 {
@@ -89,17 +96,86 @@ int inode_stat(int fd, struct stat *st)
 	return 0;
 }
 
-void inode_entry(struct fs *fs, struct node *node, const struct stat *st, struct fuse_entry_param *entry)
+uint32_t inode_stamp(const struct stat *st)
+{
+	/* The multiplier of Fibonacci hashing: all bits of the time count in the upper ones. */
+	uint32_t stamp = (uint32_t)((uint64_t)timespec_ns(st->st_ctim) * UINT64_C(0x9e3779b97f4a7c15) >> 40);
+
+	return stamp ? stamp : 1;
+}
+
+double inode_told(struct fs *fs, struct node *node, const struct stat *st)
+{
+	int64_t ctime_ns = timespec_ns(st->st_ctim), still_ns = clock_wall_ns() - ctime_ns;
+	double still = (double)still_ns / (double)NS_PER_S;
+
+	node_tell(fs->nodes, node, still_ns > GRANULARITY_NS ? inode_stamp(st) : 0);
+	if (!fs->alone || inode_is_foreign(node))
+		return KEEP_SHORT;
+	if (S_ISREG(st->st_mode) && suspect_is(fs->journal, node)) /* stores change it, and nobody hears of them */
+		return 0;
+	if (!S_ISREG(st->st_mode) || still > KEEP_LONG)
+		return KEEP_LONG;
+	return still > KEEP_CHANGED ? still : KEEP_CHANGED;
+}
+
+double inode_entry_timeout(struct fs *fs, const struct node *dir)
+{
+	return fs->alone && fs->can_expire && atomic_load(&dir->flags) & INODE_EXACT ? KEEP_LONG : KEEP_SHORT;
+}
+
+bool inode_is_lost(const struct node *node, const struct stat *st)
+{
+	return st->st_nlink == 0 && !(atomic_load(&node->flags) & INODE_UNNAMED);
+}
+
+void inode_note_names(struct fs *fs, struct node *dir, int fd)
+{
+	uint8_t flag = INODE_EXACT;
+
+	if (atomic_load(&dir->flags) & (INODE_EXACT | INODE_FOLDED) || fd < 0)
+		return;
+	if (fs->names == BACKING_UNKNOWN)
+		flag = INODE_FOLDED;
+	if (fs->names == BACKING_BY_DIRECTORY) {
+		int readable = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (readable < 0 || backing_folds_case(readable))
+			flag = INODE_FOLDED;
+		if (readable >= 0)
+			close(readable);
+	}
+	atomic_fetch_or(&dir->flags, flag);
+}
+
+/* A scan is going on, and may have passed the inode between our stat and our lookup, without seeing that the kernel is about to know it (invalidate.h). */
+static void look_again(struct fs *fs, struct node *node, struct fuse_entry_param *entry)
+{
+	struct stat st;
+	int fd = backing_fd_get(fs->backing, node);
+
+	if (fd < 0)
+		return; /* gone: the next request says so */
+	if (inode_stat(fd, &st) == 0) {
+		entry->attr = st;
+		entry->attr_timeout = inode_told(fs, node, &st);
+	}
+	backing_fd_put(fs->backing, node, fd);
+}
+
+void inode_entry(struct fs *fs, struct node *node, const struct stat *st, double keep, struct fuse_entry_param *entry)
 {
 	*entry = (struct fuse_entry_param){
 		.ino = node->nodeid,
 		.generation = 0, /* numbers are never used again */
 		.attr = *st,
-		.attr_timeout = FS_TIMEOUT,
-		.entry_timeout = FS_TIMEOUT,
+		.attr_timeout = inode_told(fs, node, st),
+		.entry_timeout = inode_is_foreign(node) ? KEEP_SHORT : keep,
 	};
 	inode_present(&entry->attr);
 	node_lookup_add(fs->nodes, node);
+	/* The lookup keeps the node from here on. */
+	if (invalidate_is_watching(fs))
+		look_again(fs, node, entry);
 }
 
 void inode_forget(struct fs *fs, fuse_ino_t ino, uint64_t count)
@@ -130,15 +206,22 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct node *child = NULL;
 	struct fuse_entry_param entry;
 	struct stat st;
+	double keep = 0;
 	int rc = place_get(fs, parent, &dir);
-	if (rc == 0) /* a directory of another mount counts as empty */
+	if (rc == 0) { /* a directory of another mount counts as empty */
+		inode_note_names(fs, dir.node, inode_is_foreign(dir.node) ? -1 : dir.fd);
+		keep = inode_entry_timeout(fs, dir.node);
 		rc = inode_is_foreign(dir.node) ? -ENOENT : inode_child(fs, dir.fd, name, &child, &st);
+	}
 	place_put(fs, &dir);
-	if (rc < 0) {
+	if (rc == 0)
+		inode_entry(fs, child, &st, keep, &entry);
+	else if (rc == -ENOENT && keep == KEEP_LONG) /* kept too: number 0 means that there is none */
+		entry = (struct fuse_entry_param){.entry_timeout = keep};
+	else {
 		reply_result(req, rc);
 		return;
 	}
-	inode_entry(fs, child, &st, &entry);
 	reply_entry(req, &entry);
 }
 
@@ -166,14 +249,17 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	struct place place;
 	struct stat st;
+	double keep = 0;
 	int rc = place_get(fs, ino, &place);
 	if (rc == 0)
 		rc = inode_stat(place.fd, &st);
+	if (rc == 0)
+		keep = inode_told(fs, place.node, &st);
 	place_put(fs, &place);
 	if (rc < 0)
 		reply_result(req, rc);
 	else
-		fuse_reply_attr(req, &st, FS_TIMEOUT);
+		fuse_reply_attr(req, &st, keep);
 }
 
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
@@ -189,10 +275,15 @@ void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_f
 
 	struct place place;
 	struct statx stx;
+	double keep = 0;
 	int rc = place_get(fs, ino, &place);
 	if (rc == 0 && statx(place.fd, "", AT_EMPTY_PATH | (flags & AT_STATX_SYNC_TYPE),
 			     ((unsigned int)mask & (STATX_BASIC_STATS | STATX_BTIME)) | STATX_BASIC_STATS, &stx) != 0)
 		rc = -errno;
+	if (rc == 0)
+		keep = inode_told(fs, place.node,
+				  &(struct stat){.st_mode = stx.stx_mode,
+						 .st_ctim = {stx.stx_ctime.tv_sec, stx.stx_ctime.tv_nsec}});
 	place_put(fs, &place);
 	if (rc < 0) {
 		reply_result(req, rc);
@@ -200,7 +291,7 @@ void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_f
 	}
 	if (S_ISREG(stx.stx_mode))
 		stx.stx_blksize = PRESENTED_BLKSIZE;
-	fuse_reply_statx(req, 0, &stx, FS_TIMEOUT);
+	fuse_reply_statx(req, 0, &stx, keep);
 }
 #endif
 

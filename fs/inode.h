@@ -27,10 +27,33 @@ static inline bool inode_is_foreign(const struct node *node)
 	return node_key_type(&node->key) == NODE_KEY_FOREIGN;
 }
 
+/* How long the kernel may keep what it was told; invalidate.h says what corrects it before that. */
+#define KEEP_LONG 86400.0 /* a day: as good as for ever, but it heals what nothing finds */
+#define KEEP_SHORT 1.0
+
+/* Flags of a node. */
+enum {
+	INODE_EXACT = 1,  /* a directory in which each name means itself only */
+	INODE_FOLDED = 2, /* a directory in which a name may mean another, or come to be with another (case) */
+	INODE_UNNAMED = 4, /* lost a name through the mount, or never had one: that it has none is no surprise */
+};
+
+/* Notes what the kernel is about to be told of the node, and says for how long it may keep that. Files that were changed lately are still being allocated: their attributes are kept for as long as the file has been
+ * still, at least for some seconds. */
+double inode_told(struct fs *fs, struct node *node, const struct stat *st);
+/* For node_tell: of st_ctime, which every change of an inode changes. Never 0. */
+uint32_t inode_stamp(const struct stat *st);
+/* How long names in that directory may be kept, present or absent. */
+double inode_entry_timeout(struct fs *fs, const struct node *dir);
+/* Whether the kernel came to that inode, which it did by a name, although it has none any more: removed or replaced behind the mount. */
+bool inode_is_lost(const struct node *node, const struct stat *st);
+/* Finds out whether the directory folds case, if that is not known. `fd`: a descriptor of it, O_PATH or not; -1: none at hand, then it stays unknown and names are kept for a short time. */
+void inode_note_names(struct fs *fs, struct node *dir, int fd);
+
 /* Name in directory to node, with a reference, and its stat (st may be NULL). */
 int inode_child(struct fs *fs, int dirfd, const char *name, struct node **out, struct stat *st);
-/* Fills *entry from the node and its stat, and turns the caller's reference into a lookup of the kernel. */
-void inode_entry(struct fs *fs, struct node *node, const struct stat *st, struct fuse_entry_param *entry);
+/* Fills *entry from the node and its stat, and turns the caller's reference into a lookup of the kernel. `keep`: as inode_entry_timeout of its directory. */
+void inode_entry(struct fs *fs, struct node *node, const struct stat *st, double keep, struct fuse_entry_param *entry);
 /* What we tell of a stat of the backing tree. */
 void inode_present(struct stat *st);
 int inode_stat(int fd, struct stat *st);

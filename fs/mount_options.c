@@ -13,6 +13,7 @@ static const struct flag_option {
 	{"take_over", offsetof(struct mount_options, take_over)},
 	{"accept_loss", offsetof(struct mount_options, accept_loss)},
 	{"adopt", offsetof(struct mount_options, adopt)},
+	{"exclusive", offsetof(struct mount_options, exclusive)},
 	{"snapdir=visible", offsetof(struct mount_options, snapdir_visible)},
 	{"no_passthrough", offsetof(struct mount_options, no_passthrough)},
 	{"allow_other", offsetof(struct mount_options, allow_other)},
@@ -64,7 +65,7 @@ static int take(const char *option, struct mount_options *out, struct error *err
 	if (has_prefix(option, "snapdir="))
 		return error_set(error, ERR_USAGE, 0, "mount option %s: snapdir is visible or hidden", option);
 	return error_set(error, ERR_USAGE, 0,
-			 "mount option %s: there is no such option; yester has take_over, accept_loss, adopt, snapdir=visible, no_passthrough", option);
+			 "mount option %s: there is no such option; yester has take_over, accept_loss, adopt, exclusive, snapdir=visible, no_passthrough", option);
 }
 
 int mount_options_parse(const char *list, struct mount_options *out, struct error *error)

@@ -11,6 +11,7 @@ struct mount_options {
 	bool take_over;        /* -o take_over */
 	bool adopt;            /* -o adopt: the directory was moved or made anew, and that is as it should be */
 	bool accept_loss;      /* -o accept_loss: most of the tree is gone, and that is as it should be */
+	bool exclusive;        /* -o exclusive: nobody changes the directory but through the mount, though it is mounted elsewhere */
 	bool snapdir_visible;  /* -o snapdir=visible */
 	bool no_passthrough;   /* -o no_passthrough: all I/O through us */
 	bool allow_other;      /* also without it when root */

@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "control.h"
+#include "invalidate.h"
 #include "log.h"
 #include "mount_point.h"
 #include "session.h"
@@ -12,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 
 #define SIGNAL_DRAIN_NS (20 * NS_PER_S)
 #define SLICE_NS (NS_PER_S)
@@ -64,7 +66,7 @@ static int drain(struct serving *serving, int64_t timeout_ns, bool (*tick)(void 
 
 	for (;;) {
 		int64_t now = clock_mono_ns(), left = timeout_ns < 0 ? SLICE_NS : start + timeout_ns - now;
-		int rc = ops->sync(serving->engine, left < 0 ? 0 : left < SLICE_NS ? left : SLICE_NS, &version, error);
+		int rc = ops->sync(serving->engine, false, left < 0 ? 0 : left < SLICE_NS ? left : SLICE_NS, &version, error);
 		if (rc == 0 && left > 0)
 			return 0;
 		if (rc != 0 && rc != ERR_TIMEOUT && rc != ERR_BUSY)
@@ -124,6 +126,7 @@ static void end_by_signal(struct serving *serving)
 	log_warn("%s; unmounting it all the same", error.message);
 	if (mount_point_unmount(serving->request->mountpoint, true, &error) < 0)
 		log_error("%s", error.message);
+	invalidate_stop(&serving->fs); /* it may wait for operations that would not be answered any more */
 	session_exit(&serving->fs);
 }
 
@@ -157,6 +160,12 @@ static void *signal_thread(void *arg)
 
 /* ---------------------------------------------------------------- life */
 
+/* In place the mount hides the directory. Elsewhere it lies open beside the mount, and changes there are expected, unless the user knows better. */
+static bool is_exclusive(const struct mount_request *request)
+{
+	return request->options->exclusive || strcmp(request->mountpoint, request->config->directory) == 0;
+}
+
 static int open_volume(struct serving *serving, struct error *error)
 {
 	const struct mount_request *request = serving->request;
@@ -167,15 +176,19 @@ static int open_volume(struct serving *serving, struct error *error)
 	int rc = volume_open(request->config, &fs->volume, error);
 	if (rc == 0)
 		rc = volume_open_backing(fs->volume, request->options->adopt, error);
+	if (rc == 0) {
+		fs->backing = volume_backing(fs->volume);
+		fs->nodes = volume_nodes(fs->volume);
+		backing_nature(fs->backing, &fs->alone, &fs->names);
+		fs->alone &= is_exclusive(request);
+		rc = invalidate_new(fs, error);
+	}
 	if (rc == 0)
 		rc = request->ops->open(fs->volume, &options, &serving->engine, error);
 	if (rc == 0)
 		rc = request->ops->start(serving->engine, error);
-	if (rc == 0) {
-		fs->backing = volume_backing(fs->volume);
-		fs->nodes = volume_nodes(fs->volume);
+	if (rc == 0)
 		fs->journal = volume_journal(fs->volume);
-	}
 	return rc;
 }
 
@@ -188,13 +201,15 @@ static int open_all(struct serving *serving, struct error *error)
 	if (rc == 0)
 		rc = session_open(fs, request->config->directory, request->options, error);
 	if (rc == 0)
-		rc = control_start(&(struct control_env){fs->volume, request->ops, serving->engine, request->mountpoint,
+		rc = control_start(&(struct control_env){fs->volume, request->ops, serving->engine, request->mountpoint, !fs->alone,
 							 unmount_asked, serving, fs},
 				   &serving->control, error);
 	if (rc == 0)
 		rc = session_mount(fs, request->mountpoint, error);
 	if (rc == 0 && !mount_point_find(request->mountpoint, &serving->mount))
 		rc = error_set(error, ERR_FAILED, 0, "%s: was mounted, but is not there", request->mountpoint);
+	if (rc == 0)
+		rc = invalidate_start(fs, error);
 	return rc;
 }
 
@@ -219,16 +234,33 @@ static void close_all(struct serving *serving, struct error *result, int64_t *ve
 		*version = status.confirmed;
 		ops->close(serving->engine);
 	}
+	invalidate_free(&serving->fs);
 	volume_close(serving->fs.volume, true);
+}
+
+static bool is_still_there(const struct serving *serving)
+{
+	struct mount_entry now;
+	return mount_point_find(serving->request->mountpoint, &now) && strcmp(now.device, serving->mount.device) == 0;
+}
+
+/* An operation that nobody answers any more keeps our thread in the kernel, and that thread keeps the connection: it has to be broken. */
+static void stop_invalidating(struct serving *serving)
+{
+	if (invalidate_stop(&serving->fs))
+		return;
+	if (is_still_there(serving)) /* aborts the connection first of all (fuse_umount_begin) */
+		umount2(serving->request->mountpoint, MNT_FORCE | UMOUNT_NOFOLLOW);
+	if (!invalidate_stop(&serving->fs))
+		log_error("a thread waits in the kernel for the mount on %s; it can be ended by /sys/fs/fuse/connections",
+			  serving->request->mountpoint);
 }
 
 /* The loop ended by itself although the mount is there: something broke. */
 static void unmount_rest(struct serving *serving)
 {
-	struct mount_entry now;
 	struct error error;
-	if (mount_point_find(serving->request->mountpoint, &now) && strcmp(now.device, serving->mount.device) == 0 &&
-	    mount_point_unmount(serving->request->mountpoint, true, &error) < 0)
+	if (is_still_there(serving) && mount_point_unmount(serving->request->mountpoint, true, &error) < 0)
 		log_error("%s", error.message);
 }
 
@@ -242,6 +274,7 @@ static int serve(struct serving *serving, void (*tell)(void *, const struct erro
 	log_info("%s: mounted on %s", serving->request->config->directory, serving->request->mountpoint);
 	tell(context, &fine);
 	rc = session_loop(&serving->fs);
+	stop_invalidating(serving);
 	pthread_mutex_lock(&serving->lock);
 	serving->ending = true;
 	pthread_mutex_unlock(&serving->lock);

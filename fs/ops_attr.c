@@ -102,6 +102,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
 	struct mutation mutation;
 	struct place place;
 	struct stat after;
+	double keep = 0;
 
 	int rc = place_get_own(fs, ino, &place);
 	if (rc < 0) {
@@ -118,9 +119,11 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
 	}
 	if (rc == 0)
 		rc = inode_stat(place.fd, &after);
+	if (rc == 0)
+		keep = inode_told(fs, place.node, &after);
 	place_put(fs, &place);
 	if (rc < 0)
 		reply_result(req, rc);
 	else
-		fuse_reply_attr(req, &after, FS_TIMEOUT);
+		fuse_reply_attr(req, &after, keep);
 }

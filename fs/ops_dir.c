@@ -32,6 +32,11 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		 : !handles_have_room(fs) ? -ENFILE
 		 : inode_is_foreign(node) ? -EACCES
 					  : backing_reopen(fs->backing, node, O_RDONLY | O_DIRECTORY);
+	struct stat st;
+	if (fd >= 0 && fstat(fd, &st) == 0 && inode_is_lost(node, &st)) {
+		close(fd);
+		fd = -ESTALE;
+	}
 	if (fd >= 0) {
 		handle = handle_new(fs, node, fd);
 		if (!handle) {
@@ -44,7 +49,9 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		reply_result(req, fd);
 		return;
 	}
+	inode_note_names(fs, node, fd);
 	fi->fh = (uintptr_t)handle;
+	fi->keep_cache = fi->cache_readdir = 1; /* until its mtime or iversion change, which each own change sees to */
 	if (fuse_reply_open(req, fi) != 0)
 		handle_close(fs, handle);
 }
@@ -97,18 +104,18 @@ struct listing {
 };
 
 /* Entry with a lookup. False: no room. An entry that vanished meanwhile is left out. */
-static bool add_plus(struct listing *listing, struct fs *fs, int dirfd, const struct dirent64 *d)
+static bool add_plus(struct listing *listing, struct fs *fs, struct handle *dir, const struct dirent64 *d)
 {
 	struct fuse_entry_param entry;
 	struct node *child;
 	struct stat st;
 
-	if (inode_child(fs, dirfd, d->d_name, &child, &st) < 0) {
+	if (inode_child(fs, dir->fd, d->d_name, &child, &st) < 0) {
 		/* It is still named, with what is known: the kernel asks again when somebody wants more. */
 		entry = (struct fuse_entry_param){.attr = {.st_ino = d->d_ino, .st_mode = (mode_t)d->d_type << 12}};
 		child = NULL;
 	} else
-		inode_entry(fs, child, &st, &entry);
+		inode_entry(fs, child, &st, inode_entry_timeout(fs, dir->node), &entry);
 	size_t need = fuse_add_direntry_plus(listing->req, listing->buffer + listing->used,
 					     listing->size - listing->used, d->d_name, &entry, d->d_off);
 	if (need > listing->size - listing->used) {
@@ -152,7 +159,7 @@ static int list(struct listing *listing, struct fs *fs, struct handle *handle, o
 	while (rc == 0 && room && (d = peek(handle, &rc))) {
 		if (strcmp(d->d_name, FS_SNAPSHOTS) != 0)
 			room = listing->plus && !is_dots(d->d_name)
-				       ? add_plus(listing, fs, handle->fd, d)
+				       ? add_plus(listing, fs, handle, d)
 				       : add_plain(listing, d->d_name, d->d_ino, (mode_t)d->d_type << 12, d->d_off);
 		if (room) {
 			handle->at += d->d_reclen;

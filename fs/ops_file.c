@@ -4,6 +4,7 @@
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
+#include "invalidate.h"
 #include "io_mode.h"
 #include "journal.h"
 #include "ops_name.h"
@@ -82,6 +83,9 @@ static void answer_risky(void *arg)
 	int rc = suspect_add(fs->journal, handle->node);
 
 	if (rc == 0) {
+		/* Its attributes are not kept from now on (inode_told), and those that are kept already must go. */
+		opening->entry.attr_timeout = 0;
+		invalidate_attributes(fs, handle->node->nodeid);
 		answer(opening);
 	} else {
 		if (opening->created)
@@ -120,8 +124,14 @@ static int open_handle(struct opening *opening, struct node *node, int path_fd, 
 
 	if (!handle)
 		return -ENOMEM;
+	if (fstat(fd, &st) != 0)
+		st = (struct stat){.st_nlink = 1};
+	if (inode_is_lost(node, &st)) { /* "stale": the kernel looks for what the name means now */
+		handle_free(fs, handle);
+		return -ESTALE;
+	}
 	*io = (struct io_open){.nodeid = node->nodeid, .path_fd = path_fd, .flags = opening->fi.flags,
-			       .size = fstat(fd, &st) == 0 ? st.st_size : 0, .suspect = suspect_is(fs->journal, node),
+			       .size = st.st_size, .suspect = suspect_is(fs->journal, node),
 			       .plain = nameless || node_key_type(&node->key) < 0};
 	int rc = io_mode_enter(fs->io, io);
 	if (rc < 0) {
@@ -199,26 +209,22 @@ static void create(fuse_req_t req, fuse_ino_t parent, const struct making *makin
 {
 	struct fs *fs = fs_of(req);
 	struct opening opening = {.req = req, .fs = fs, .fi = *fi, .created = true};
-	struct node *node;
-	struct stat st;
-	int fd;
+	struct made made;
 
-	int rc = handles_have_room(fs) ? name_make(req, parent, making, &node, &st, &fd) : -ENFILE;
-	/* Somebody made it behind the mount since the kernel looked: "stale" makes the kernel look again and open it in the ordinary way, permissions checked. */
-	if (rc == -EEXIST && making->name && !(fi->flags & O_EXCL))
-		rc = -ESTALE;
+	/* Somebody made it behind the mount since the kernel looked: name_make's "stale" makes the kernel look again and open it in the ordinary way, permissions checked. */
+	int rc = handles_have_room(fs) ? name_make(req, parent, making, &made) : -ENFILE;
 	if (rc == 0) {
-		rc = open_made(&opening, node, fd, !making->name);
+		rc = open_made(&opening, made.node, made.fd, !making->name);
 		if (rc < 0) { /* the file stays, as after a failed open(2) elsewhere */
-			node_put(fs->nodes, node);
-			close(fd);
+			node_put(fs->nodes, made.node);
+			close(made.fd);
 		}
 	}
 	if (rc < 0) {
 		reply_result(req, rc);
 		return;
 	}
-	inode_entry(fs, node, &st, &opening.entry);
+	inode_entry(fs, made.node, &made.st, made.keep, &opening.entry);
 	if (opening.io.risky)
 		answer_later(&opening);
 	else

@@ -57,6 +57,7 @@ static int find_made(struct fs *fs, int dirfd, int fd, const struct making *maki
 		return inode_child(fs, dirfd, making->name, out, st);
 	int rc = inode_child(fs, fd, "", out, st);
 	if (rc == 0) {
+		atomic_fetch_or(&(*out)->flags, INODE_UNNAMED);
 		rc = backing_hold(fs->backing, *out); /* it has no name to be found by again */
 		if (rc < 0)
 			node_put(fs->nodes, *out);
@@ -64,8 +65,7 @@ static int find_made(struct fs *fs, int dirfd, int fd, const struct making *maki
 	return rc;
 }
 
-int name_make(fuse_req_t req, fuse_ino_t parent, const struct making *making, struct node **out, struct stat *st,
-	      int *fd_out)
+int name_make(fuse_req_t req, fuse_ino_t parent, const struct making *making, struct made *made)
 {
 	struct fs *fs = fs_of(req);
 	struct mutation mutation;
@@ -86,22 +86,24 @@ int name_make(fuse_req_t req, fuse_ino_t parent, const struct making *making, st
 	if (rc < 0)
 		goto out;
 	rc = make_call(req, dir.fd, making);
+	if (rc == -EEXIST) /* the kernel has just looked, and found nothing */
+		rc = -ESTALE;
 	if (rc < 0)
 		goto out;
 	if (making->open)
 		fd = rc;
-	rc = find_made(fs, dir.fd, fd, making, out, st);
+	rc = find_made(fs, dir.fd, fd, making, &made->node, &made->st);
 	if (rc < 0) {
 		unmake(dir.fd, making);
 		if (fd >= 0)
 			close(fd);
 		goto out;
 	}
-	mutation_adopt(&mutation, *out);
+	mutation_adopt(&mutation, made->node);
 	if (making->name)
-		mutation_set_name(&mutation, 0, *out);
-	if (fd_out)
-		*fd_out = fd;
+		mutation_set_name(&mutation, 0, made->node);
+	made->keep = inode_entry_timeout(fs, dir.node);
+	made->fd = fd;
 out:
 	mutation_end(&mutation);
 out_dir:
@@ -112,15 +114,14 @@ out_dir:
 static void make_and_reply(fuse_req_t req, fuse_ino_t parent, const struct making *making)
 {
 	struct fuse_entry_param entry;
-	struct node *node;
-	struct stat st;
+	struct made made;
 
-	int rc = name_make(req, parent, making, &node, &st, NULL);
+	int rc = name_make(req, parent, making, &made);
 	if (rc < 0) {
 		reply_result(req, rc);
 		return;
 	}
-	inode_entry(fs_of(req), node, &st, &entry);
+	inode_entry(fs_of(req), made.node, &made.st, made.keep, &entry);
 	reply_entry(req, &entry);
 }
 
@@ -159,6 +160,8 @@ static int link_places(struct fs *fs, struct place *file, struct place *dir, con
 		rc = mutation_attrs(&mutation, file->node);
 	if (rc == 0)
 		rc = link_call(file->fd, dir->fd, name);
+	if (rc == -EEXIST)
+		rc = -ESTALE;
 	if (rc == 0)
 		mutation_set_name(&mutation, 0, file->node);
 	mutation_end(&mutation);
@@ -181,7 +184,8 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *
 		rc = link_places(fs, &file, &dir, new_name, &st);
 	if (rc == 0) {
 		node_ref(fs->nodes, file.node);
-		inode_entry(fs, file.node, &st, &entry);
+		inode_entry(fs, file.node, &st, inode_entry_timeout(fs, dir.node), &entry);
+		entry.attr_timeout = 0; /* the kernel now sets st_ctime by its own clock */
 	}
 	place_put(fs, &file);
 	place_put(fs, &dir);
@@ -191,12 +195,26 @@ void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const char *
 		reply_entry(req, &entry);
 }
 
+/* What the kernel has resolved that name to, before it asked us to take it away. When it is not there any more, or something that the kernel has never heard of is there instead, somebody was at work behind the mount:
+ * "stale" makes the kernel look again, and come back if the name still means something. */
+static int expected_child(struct fs *fs, int dirfd, const char *name, struct node **child)
+{
+	int rc = inode_child(fs, dirfd, name, child, NULL);
+
+	if (rc == 0 && !node_is_looked_up(fs->nodes, *child)) {
+		node_put(fs->nodes, *child);
+		*child = NULL;
+		rc = -ENOENT;
+	}
+	return rc == -ENOENT ? -ESTALE : rc;
+}
+
 static int remove_child(struct fs *fs, struct place *dir, const char *name, int flags)
 {
 	struct mutation mutation;
 	struct node *child;
 
-	int rc = inode_child(fs, dir->fd, name, &child, NULL);
+	int rc = expected_child(fs, dir->fd, name, &child);
 	if (rc < 0)
 		return rc;
 	rc = mutation_begin(&mutation, fs->journal);
@@ -207,9 +225,11 @@ static int remove_child(struct fs *fs, struct place *dir, const char *name, int 
 	if (rc == 0)
 		rc = mutation_unname(&mutation, child);
 	if (rc == 0 && unlinkat(dir->fd, name, flags) != 0)
-		rc = -errno;
-	if (rc == 0)
+		rc = errno == ENOENT ? -ESTALE : -errno;
+	if (rc == 0) {
 		mutation_set_name(&mutation, 0, NULL);
+		atomic_fetch_or(&child->flags, INODE_UNNAMED);
+	}
 	mutation_end(&mutation);
 out:
 	node_put(fs->nodes, child);
@@ -272,6 +292,8 @@ static int rename_recorded(struct fs *fs, const struct renaming *r)
 	if (rc == 0) {
 		mutation_set_name(&mutation, 0, exchange ? r->victim : NULL);
 		mutation_set_name(&mutation, 1, r->child);
+		if (r->victim && !exchange)
+			atomic_fetch_or(&r->victim->flags, INODE_UNNAMED);
 	}
 	mutation_end(&mutation);
 	return rc;
@@ -279,14 +301,14 @@ static int rename_recorded(struct fs *fs, const struct renaming *r)
 
 static int rename_find(struct fs *fs, struct renaming *r)
 {
-	int rc = inode_child(fs, r->from.fd, r->name, &r->child, NULL);
+	int rc = expected_child(fs, r->from.fd, r->name, &r->child);
 	if (rc < 0)
 		return rc;
 	rc = inode_child(fs, r->to.fd, r->new_name, &r->victim, NULL);
 	if (rc == -ENOENT)
-		return r->flags & RENAME_EXCHANGE ? rc : 0;
-	if (rc == 0 && r->flags & RENAME_NOREPLACE)
-		return -EEXIST;
+		return r->flags & RENAME_EXCHANGE ? -ESTALE : 0;
+	if (rc == 0 && (r->flags & RENAME_NOREPLACE || !node_is_looked_up(fs->nodes, r->victim)))
+		return -ESTALE; /* as in expected_child: the kernel has looked just now, and does not know of this one */
 	return rc;
 }
 

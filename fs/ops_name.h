@@ -17,9 +17,14 @@ struct making {
 	int flags;   /* of the open, for regular files that are opened at once */
 	bool open;
 };
-/* Makes it as the caller, in a mutation. On success the node with a reference, its stat, and if `making->open` a descriptor. 0 or -errno. */
-int name_make(fuse_req_t req, fuse_ino_t parent, const struct making *making, struct node **out, struct stat *st,
-	      int *fd_out);
+struct made {
+	struct node *node; /* referenced */
+	struct stat st;
+	double keep;       /* its name: inode_entry */
+	int fd;            /* if making->open */
+};
+/* Makes it as the caller, in a mutation. 0 or -errno. */
+int name_make(fuse_req_t req, fuse_ino_t parent, const struct making *making, struct made *made);
 
 void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
 void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);

@@ -56,7 +56,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	static const unsigned int wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA |
 					   FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL |
 					   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_SPLICE_WRITE |
-					   FUSE_CAP_SPLICE_MOVE;
+					   FUSE_CAP_SPLICE_MOVE | FUSE_CAP_CACHE_SYMLINKS;
 	struct fs *fs = userdata;
 	conn->want = conn->capable & wanted;
 	if (identity_has_umask())
@@ -69,6 +69,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
 	conn->time_gran = 1;
+	fs->can_expire = conn->capable & FUSE_CAP_EXPIRE_ONLY;
 	const char *why = passthrough_init(fs, conn);
 	log_info("serving with libfuse %s; passthrough: %s; io_uring is not in use", fuse_pkgversion(),
 		 why ? why : "in use");

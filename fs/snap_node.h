@@ -2,8 +2,10 @@
  *
  *   kind        is                                   found by
  *   SNAP_ROOT   a `.snapshots` directory             the live directory
- *   SNAP_LINK   `latest`, `3d-ago`: a symlink        its SNAP_ROOT and its name
+ *   SNAP_LINK   `latest`, `3d-ago`: a symlink        its SNAP_ROOT, its name, and the version that it leads to
  *   SNAP_INODE  an inode of a version                version, number and, for directories, the anchor
+ *
+ * The kernel keeps what an inode of a symlink says for ever: another target is another inode.
  *
  * The anchor of a directory is the SNAP_ROOT's number for the one that a version's name leads to (with that name), and the number of that one for all below. So a
  * directory that is reached on two ways (`d/.snapshots/V/e` and `d/e/.snapshots/V`, two names of one version) is two inodes of the kernel, which allows a directory

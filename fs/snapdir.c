@@ -222,7 +222,7 @@ void snapdir_lookup_root(fuse_req_t req, fuse_ino_t parent)
 	struct fs *fs = fs_of(req);
 	struct node *live = inode_get(fs, parent);
 	struct snap_node *root = NULL;
-	struct fuse_entry_param entry = {.entry_timeout = FS_TIMEOUT};
+	struct fuse_entry_param entry = {.entry_timeout = KEEP_LONG}; /* each directory has one, and keeps it */
 	int rc = 0;
 
 	if (!live || live->type != S_IFDIR || inode_is_foreign(live))
@@ -273,7 +273,7 @@ static int lookup_version(fuse_req_t req, struct db_conn *conn, const struct sna
 	struct version_row version;
 	struct snap_node *node;
 	enum when_kind kind;
-	int64_t ino;
+	int64_t ino = 0;
 
 	int rc = version_of_name(conn, root, name, &kind, &ino, &version);
 	if (rc < 0)
@@ -288,7 +288,9 @@ static int lookup_version(fuse_req_t req, struct db_conn *conn, const struct sna
 		entry->entry_timeout = 0;
 		return 0;
 	}
-	node = snap_node_get(fs->snaps, &(struct snap_node){.kind = SNAP_LINK, .anchor = root->nodeid, .live = root->live},
+	node = snap_node_get(fs->snaps,
+			     &(struct snap_node){
+				     .kind = SNAP_LINK, .anchor = root->nodeid, .seq = version.seq, .live = root->live},
 			     name);
 	if (!node)
 		return -ENOMEM;
@@ -343,16 +345,14 @@ void snapdir_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 /* ---------------------------------------------------------------- links */
 
-/* SNAP_LINK: the canonical name of what it means now. */
+/* SNAP_LINK: the canonical name of what it meant when it was looked up, which is each time that somebody goes by it. */
 static int link_target(struct db_conn *conn, const struct snap_node *link, char out[PATH_MAX])
 {
 	struct version_row version;
-	enum when_kind kind;
-	int64_t ino;
-	int rc = version_of_name(conn, link, link->name, &kind, &ino, &version);
+	int rc = catalogue_version_get(conn, link->seq, &version);
 	if (rc == 0)
 		when_name(out, version.time_s);
-	return rc;
+	return -reply_errno(rc, 0);
 }
 
 static int inode_target(struct db_conn *conn, const struct snap_node *node, char out[PATH_MAX])

@@ -139,7 +139,7 @@ int unmounted_sync(struct unmounted *unmounted, int64_t timeout_ns, int64_t *ver
 	unmounted->done = false;
 	unmounted->progress = progress_new(stderr);
 	watching = pthread_create(&unmounted->watcher, NULL, watch, unmounted) == 0;
-	rc = unmounted->ops->sync(unmounted->engine, timeout_ns, version, error);
+	rc = unmounted->ops->sync(unmounted->engine, false, timeout_ns, version, error);
 	if (watching) {
 		pthread_mutex_lock(&unmounted->lock);
 		unmounted->done = true;

@@ -238,9 +238,9 @@ static int engine_start(struct engine *engine, struct error *error)
 	return 0;
 }
 
-static int engine_sync(struct engine *engine, int64_t timeout_ns, int64_t *version, struct error *error)
+static int engine_sync(struct engine *engine, bool rescan, int64_t timeout_ns, int64_t *version, struct error *error)
 {
-	return pipeline_sync(engine->pipeline, timeout_ns, version, error);
+	return pipeline_sync(engine->pipeline, rescan, timeout_ns, version, error);
 }
 
 static int engine_stop(struct engine *engine, int64_t drain_ns, struct error *error)

@@ -1,5 +1,6 @@
 #include "import.h"
 
+#include "behind.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "io.h"
@@ -176,6 +177,7 @@ static int add_name(struct batch *batch, const struct backlog_name *row)
 	int found = fd < 0 ? fd : backing_identify(volume_backing(sealing->env->volume), fd, row->name, &key, &st, NULL);
 	int rc = seal_ino_by_key(sealing, &row->dir, S_IFDIR, &dir, batch->error);
 
+	behind_name(sealing->env->volume, &row->dir, row->name);
 	if (rc)
 		return rc;
 	seal_ino_number(sealing, dir);

@@ -22,7 +22,7 @@
 
 /* What the thread sees of the world, once a turn. */
 struct view {
-	bool finishing, asked;
+	bool finishing, asked, rescan;
 	uint64_t ticket;
 	int64_t now; /* monotonic */
 	struct upload_status upload;
@@ -36,6 +36,7 @@ static void look(struct pipeline *pipeline, struct view *view)
 	view->finishing = pipeline->finishing;
 	view->ticket = pipeline->sync_asked;
 	view->asked = view->ticket > pipeline->sync_done;
+	view->rescan = pipeline->rescan_asked > pipeline->rescan_done;
 	pthread_mutex_unlock(&pipeline->lock);
 	upload_get_status(pipeline->parts.upload, &view->upload);
 	journal_get_counts(volume_journal(pipeline->parts.volume), &view->journal);
@@ -108,8 +109,8 @@ static void pause_until(struct pipeline *pipeline, int64_t until)
 	int rc = 0;
 
 	pthread_mutex_lock(&pipeline->lock);
-	uint64_t asked = pipeline->sync_asked;
-	while (!pipeline->finishing && pipeline->sync_asked == asked && rc != ETIMEDOUT)
+	uint64_t asked = pipeline->sync_asked + pipeline->rescan_asked;
+	while (!pipeline->finishing && pipeline->sync_asked + pipeline->rescan_asked == asked && rc != ETIMEDOUT)
 		rc = pthread_cond_timedwait(&pipeline->work, &pipeline->lock, &deadline);
 	pthread_mutex_unlock(&pipeline->lock);
 }
@@ -276,6 +277,18 @@ static void heed_suspects(struct pipeline *pipeline, struct view *view)
 	journal_get_counts(journal, &view->journal);
 }
 
+/* Somebody wants to know what was changed behind the mount. What the mount itself has changed is cut first: a scan can't tell the one from the other, and has a file that was written since the last cut sealed again, all of it. */
+static void begin_rescan(struct pipeline *pipeline, const struct view *view)
+{
+	bool may_cut = !view->upload.fenced && !pipeline->status.held && !pipeline->env.backlog;
+	struct error error = {0};
+
+	if (may_cut && view->journal.first_change_ns && has_room(pipeline))
+		cut_step(pipeline, view, &error); /* failed: it is tried again after the scan, and then told */
+	pipeline_before_scan(pipeline);
+	set_phase(pipeline, PIPELINE_SCANNING);
+}
+
 /* One decision. True: the thread ends. */
 static bool run_step(struct pipeline *pipeline, struct view *view)
 {
@@ -284,6 +297,10 @@ static bool run_step(struct pipeline *pipeline, struct view *view)
 
 	if (!heed_uploads(pipeline, view))
 		return false;
+	if (view->rescan && !view->finishing) {
+		begin_rescan(pipeline, view);
+		return false;
+	}
 	if (view->upload.fenced || pipeline->status.held) {
 		if (!view->finishing)
 			wait_until(pipeline, NEVER);
@@ -335,9 +352,17 @@ static bool run_step(struct pipeline *pipeline, struct view *view)
 static void check_or_scan(struct pipeline *pipeline, enum pipeline_phase phase)
 {
 	struct error error = {0};
-	int rc = phase == PIPELINE_CHECKING ? pipeline_check(pipeline, &error) : pipeline_scan(pipeline, &error);
 
 	pipeline->worked = true;
+	pthread_mutex_lock(&pipeline->lock);
+	uint64_t asked = pipeline->rescan_asked;
+	pthread_mutex_unlock(&pipeline->lock);
+	int rc = phase == PIPELINE_CHECKING ? pipeline_check(pipeline, &error) : pipeline_scan(pipeline, &error);
+	if (!rc && phase == PIPELINE_SCANNING) {
+		pthread_mutex_lock(&pipeline->lock);
+		pipeline->rescan_done = asked;
+		pthread_mutex_unlock(&pipeline->lock);
+	}
 	if (!rc)
 		set_phase(pipeline, phase == PIPELINE_CHECKING ? PIPELINE_SCANNING : PIPELINE_RUNNING);
 	settle_outcome(pipeline, rc, &error);

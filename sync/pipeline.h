@@ -54,7 +54,7 @@ int pipeline_start(struct pipeline *pipeline, const struct pipeline_parts *parts
 /* Something changed: journal, upload. Any thread; blocks for no longer than it takes to copy a few words. */
 void pipeline_wake(void *pipeline);
 /* As engine_ops.sync. */
-int pipeline_sync(struct pipeline *pipeline, int64_t timeout_ns, int64_t *version, struct error *error);
+int pipeline_sync(struct pipeline *pipeline, bool rescan, int64_t timeout_ns, int64_t *version, struct error *error);
 /* Waits until every version is confirmed, while uploads make progress. ERR_TIMEOUT. */
 int pipeline_drain(struct pipeline *pipeline, int64_t drain_ns, struct error *error);
 /* Takes a last cut if that is possible, ends the thread. pipeline_cancel: gives up what it is doing, before. */

@@ -46,6 +46,7 @@ struct pipeline {
 	bool scan_complete;             /* the newest rescan of this mount has ended well */
 	bool partial_head;              /* the newest version is partial, or there is none */
 	uint64_t sync_asked, sync_done; /* tickets */
+	uint64_t rescan_asked, rescan_done; /* likewise, for scans that began after they were asked for */
 	int64_t sync_target;            /* version that the last done one waits for */
 	struct error sync_error;        /* why there was none; code 0: there was */
 	uint64_t rollbacks, sync_rollbacks; /* how often versions were taken back, by now and when sync_target was set: numbers from before then may mean others' */
@@ -59,6 +60,8 @@ struct pipeline {
 /* Verifies the spool, takes over if that is asked for. */
 int pipeline_check(struct pipeline *pipeline, struct error *error);
 int pipeline_scan(struct pipeline *pipeline, struct error *error);
+/* Before a scan that somebody asked for: makes it find little of what the mount itself has changed. */
+void pipeline_before_scan(struct pipeline *pipeline);
 /* Takes a cut and seals it; nothing dirty: an empty version if one is due. ERR_ABSENT: nothing to do. */
 int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error);
 /* The next batch of the backlog, or, if it has become small, all of it into the journal. */

@@ -10,6 +10,7 @@
 
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #define CUT_WAIT_NS (2 * NS_PER_S)
 #define SMALL_INODES 5000
@@ -273,6 +274,16 @@ int pipeline_scan(struct pipeline *pipeline, struct error *error)
 	pipeline->backlog_before = UINT64_MAX;
 	pipeline->rescan_at = 0;
 	return 0;
+}
+
+void pipeline_before_scan(struct pipeline *pipeline)
+{
+	struct error error = {0};
+
+	/* Only what was captured longer after its change than timestamps are coarse does not count as different. */
+	nanosleep(&(struct timespec){.tv_nsec = 2 * RACY_NS}, NULL);
+	if (pipeline_calm(pipeline, &error))
+		log_warn("%s; the scan has a few files read again", error.message);
 }
 
 /* ---------------------------------------------------------------- cuts */

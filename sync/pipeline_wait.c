@@ -134,7 +134,30 @@ static int wait_confirmed(const struct waiting *waiting, int64_t target, bool *a
 	}
 }
 
-int pipeline_sync(struct pipeline *pipeline, int64_t timeout_ns, int64_t *version, struct error *error)
+/* Lock held: until a scan that begins after now has come to its end. What keeps versions from being made does not matter here. */
+static int wait_scan(struct waiting *waiting, int64_t timeout_ns)
+{
+	struct pipeline *pipeline = waiting->pipeline;
+	uint64_t ticket = ++pipeline->rescan_asked, before = 0;
+	struct upload_status upload = {0};
+
+	pipeline->woken = true;
+	pthread_cond_signal(&pipeline->work);
+	while (pipeline->rescan_done < ticket) {
+		if (pipeline->dismissed || pipeline->status.phase == PIPELINE_ENDED)
+			return error_set(waiting->error, ERR_FAILED, 0, "the volume is being unmounted");
+		int rc = wait_change(waiting, &upload);
+		uint64_t scanned = atomic_load(&pipeline->scanned);
+		if (rc && timeout_ns == 0 && scanned != before) /* it gets on */
+			waiting->deadline = clock_deadline(CUT_ONLY_NS);
+		else if (rc)
+			return rc;
+		before = scanned;
+	}
+	return 0;
+}
+
+int pipeline_sync(struct pipeline *pipeline, bool rescan, int64_t timeout_ns, int64_t *version, struct error *error)
 {
 	struct waiting waiting = {.pipeline = pipeline, .forever = timeout_ns < 0, .error = error,
 				  .deadline = clock_deadline(timeout_ns ? timeout_ns : CUT_ONLY_NS)};
@@ -151,6 +174,10 @@ int pipeline_sync(struct pipeline *pipeline, int64_t timeout_ns, int64_t *versio
 	pthread_mutex_unlock(&pipeline->lock);
 	upload_kick(pipeline->parts.upload);
 	pthread_mutex_lock(&pipeline->lock);
+	if (rescan)
+		rc = wait_scan(&waiting, timeout_ns);
+	if (timeout_ns == 0)
+		waiting.deadline = clock_deadline(CUT_ONLY_NS);
 	while (again && !rc) {
 		again = false;
 		rc = wait_cut(&waiting, &target);

@@ -5,7 +5,8 @@ _yester_options() { # VERB
 	case $1 in
 	init) echo --name --passphrase-file --no-encryption --unsafe-single-writer --help ;;
 	mount) echo -f -o --foreground --options --help ;;
-	umount | sync) echo --timeout --help ;;
+	umount) echo --timeout --help ;;
+	sync) echo --rescan --timeout --help ;;
 	status) echo --json --watch --help ;;
 	restore) echo --at --to --help ;;
 	clone) echo --at --name --passphrase-file --key-file --recovery-key-file --help ;;
@@ -48,7 +49,7 @@ _yester() {
 		return
 		;;
 	-o | --options)
-		mapfile -t COMPREPLY < <(compgen -W "take_over accept_loss adopt snapdir=visible no_passthrough ro noatime" -- "$current")
+		mapfile -t COMPREPLY < <(compgen -W "take_over accept_loss adopt exclusive snapdir=visible no_passthrough ro noatime" -- "$current")
 		return
 		;;
 	--name | --timeout) return ;;

@@ -138,7 +138,7 @@ int machine_sync(struct machine *machine)
 	int64_t version;
 
 	memset(&machine->error, 0, sizeof(machine->error));
-	return sync_engine()->sync(machine->engine, 60 * NS_PER_S, &version, &machine->error);
+	return sync_engine()->sync(machine->engine, false, 60 * NS_PER_S, &version, &machine->error);
 }
 
 struct engine_status machine_status(struct machine *machine)

@@ -75,6 +75,32 @@ static bool root(void)
 	return geteuid() == 0;
 }
 
+static void test_nature(void **state)
+{
+	struct backing *backing;
+	struct error error;
+	enum backing_names names;
+	bool local;
+	int fd;
+
+	(void)state;
+	assert_int_equal(backing_open(dir, &backing, &error), 0);
+	backing_nature(backing, &local, &names);
+	assert_true(local);
+	assert_int_not_equal(names, BACKING_UNKNOWN); /* of those that tests run on */
+	fd = open(dir, O_RDONLY | O_DIRECTORY);
+	assert_false(backing_folds_case(fd));
+	close(fd);
+	assert_true(backing_folds_case(-1)); /* who can't say may do it */
+	backing_close(backing);
+	/* Others change it. */
+	assert_int_equal(backing_open("/proc/self", &backing, &error), 0);
+	backing_nature(backing, &local, &names);
+	assert_false(local);
+	assert_int_equal(names, BACKING_UNKNOWN);
+	backing_close(backing);
+}
+
 static void test_identity(void **state)
 {
 	uint8_t a[BACKING_IDENTITY_BYTES], b[BACKING_IDENTITY_BYTES], boot[16], boot2[16];
@@ -508,7 +534,7 @@ static void test_automount(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_identity), TEST(test_keys), TEST(test_symlink_and_root), TEST(test_cache),
+		TEST(test_nature), TEST(test_identity), TEST(test_keys), TEST(test_symlink_and_root), TEST(test_cache),
 		TEST(test_attrs), TEST(test_xattr_decoding), TEST(test_proc_path), TEST(test_submount),
 		TEST(test_user), TEST(test_automount),
 	};

@@ -19,7 +19,7 @@
 
 #include <cmocka.h>
 
-struct engine { int64_t asked_ns; int syncs; };
+struct engine { int64_t asked_ns; int syncs, rescans; };
 
 static struct engine engine;
 static char directory[64];
@@ -29,9 +29,10 @@ static struct control *control;
 static const struct error *stop_result;
 static atomic_int unmounts;
 
-static int fake_sync(struct engine *e, int64_t timeout_ns, int64_t *version, struct error *error)
+static int fake_sync(struct engine *e, bool rescan, int64_t timeout_ns, int64_t *version, struct error *error)
 {
 	e->asked_ns = timeout_ns;
+	e->rescans += rescan;
 	e->syncs++;
 	if (timeout_ns == 0)
 		return error_set(error, ERR_TIMEOUT, 0, "5 files are not in the remote in time");
@@ -78,7 +79,7 @@ static int setup(void **state)
 	if (volume_create(config, &volume, &error) != 0)
 		return -1;
 	unmounts = 0;
-	return control_start(&(struct control_env){volume, &ops, &engine, "/mnt", fake_unmount, NULL, NULL}, &control, &error);
+	return control_start(&(struct control_env){volume, &ops, &engine, "/mnt", false, fake_unmount, NULL, NULL}, &control, &error);
 }
 
 static int teardown(void **state)
@@ -112,6 +113,11 @@ static void test_verbs(void **state)
 	assert_int_equal(engine.asked_ns, 1500 * INT64_C(1000000));
 	assert_int_equal(control_call(config, "sync", -1, NULL, NULL, NULL, &error), 0);
 	assert_int_equal(engine.asked_ns, -1);
+	assert_int_equal(engine.rescans, 0);
+	assert_int_equal(control_call(config, "rescan", 2500, NULL, NULL, &answer, &error), 0);
+	assert_string_equal((char *)answer.data, "{\"version\":42}");
+	assert_int_equal(engine.rescans, 1);
+	assert_int_equal(engine.asked_ns, 2500 * INT64_C(1000000));
 	assert_int_equal(control_call(config, "sync", 0, NULL, NULL, &answer, &error), ERR_TIMEOUT);
 	assert_string_equal(error.message, "5 files are not in the remote in time");
 	assert_int_equal(control_call(config, "nonsense", -1, NULL, NULL, &answer, &error), ERR_USAGE);

@@ -14,8 +14,8 @@ static void test_ours_and_kernel(void **state)
 	struct error error;
 	(void)state;
 
-	assert_int_equal(mount_options_parse("take_over,noatime,snapdir=visible,ro,nosuid,dirsync", &options, &error), 0);
-	assert_true(options.take_over && options.snapdir_visible && options.read_only && options.nosuid);
+	assert_int_equal(mount_options_parse("take_over,noatime,exclusive,snapdir=visible,ro,nosuid,dirsync", &options, &error), 0);
+	assert_true(options.take_over && options.exclusive && options.snapdir_visible && options.read_only && options.nosuid);
 	assert_false(options.suid || options.dev || options.accept_loss || options.allow_other);
 	assert_string_equal((char *)options.kernel.data, ",noatime,dirsync");
 	buf_free(&options.kernel);

@@ -119,6 +119,43 @@ static void test_live_changes(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* Changed by somebody else while the volume is in use: a sync finds it when it is told to look. */
+static void test_changes_behind(void **state)
+{
+	struct machine *machine = *state;
+	char block[4096];
+	int64_t version, after;
+
+	make_tree(machine);
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_run(machine, "echo more >>a/one; mv a/b c; rm d/fifo; chmod 700 d");
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, true, 60 * NS_PER_S, &version, &machine->error));
+	machine_compare(machine);
+	/* What the machine itself has just written is not taken for such a change. */
+	memset(block, 7, sizeof(block));
+	machine_write(machine, "d/big", 4096, block, sizeof(block));
+	uint64_t before = machine_status(machine).uploaded_bytes;
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, true, 60 * NS_PER_S, &after, &machine->error));
+	assert_int_equal(after, version + 1);
+	assert_true(machine_status(machine).uploaded_bytes - before < 16384);
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, true, 0, &after, &machine->error));
+	assert_int_equal(after, version + 1);
+	machine_compare(machine);
+	/* More than half of the tree is gone: uploads are held, and whoever asked for the scan hears why. */
+	machine_run(machine, "for i in $(seq 300); do : >many.$i; done");
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, true, 60 * NS_PER_S, &version, &machine->error));
+	machine_run(machine, "rm many.*");
+	assert_int_equal(sync_engine()->sync(machine->engine, true, 60 * NS_PER_S, &after, &machine->error), ERR_FAILED);
+	assert_non_null(strstr(machine->error.message, "accept_loss"));
+	/* Held, it looks again all the same when asked to. */
+	machine_run(machine, "for i in $(seq 300); do : >many.$i; done");
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, true, 60 * NS_PER_S, &after, &machine->error));
+	machine_compare(machine);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 /* Random blocks until the extents are dense, each round compared. */
 static void test_dense_extents(void **state)
 {
@@ -261,6 +298,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_first_tree, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changes_while_unmounted, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_live_changes, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_changes_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_dense_extents, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_import, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loss_is_held, setup, teardown),

@@ -51,7 +51,7 @@ static void spool_one(struct machine *machine, const char *text)
 	machine_create(machine, text);
 	machine_write(machine, text, 0, text, strlen(text));
 	machine_write(machine, "big", 100000, text, strlen(text));
-	MACHINE_OK(machine, sync_engine()->sync(machine->engine, 0, &version, &machine->error));
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, false, 0, &version, &machine->error));
 }
 
 static void await_state(struct machine *machine, enum engine_state state)
@@ -260,7 +260,7 @@ static void test_emptied_remote(void **state)
 	machine_run(machine, "cp -a %s %s.kept; rm -rf %s/*", machine->remote, machine->remote, machine->remote);
 	machine_mount(machine, false, false);
 	spool_one(machine, "one");
-	assert_int_equal(sync_engine()->sync(machine->engine, NS_PER_S, &version, &machine->error), ERR_TIMEOUT);
+	assert_int_equal(sync_engine()->sync(machine->engine, false, NS_PER_S, &version, &machine->error), ERR_TIMEOUT);
 	assert_non_null(strstr(machine->error.message, "emptied or rolled back"));
 	assert_int_equal(machine_status(machine).state, ENGINE_DEGRADED);
 	machine_run(machine, "test -z \"$(find %s -type f)\"", machine->remote);
@@ -280,7 +280,7 @@ static void test_rolled_back_remote(void **state)
 	machine_run(machine, "mv %s/log/0000000000000002 %s/kept", machine->remote, machine->base);
 	machine_mount(machine, false, false);
 	spool_one(machine, "two");
-	assert_int_equal(sync_engine()->sync(machine->engine, NS_PER_S, &version, &machine->error), ERR_TIMEOUT);
+	assert_int_equal(sync_engine()->sync(machine->engine, false, NS_PER_S, &version, &machine->error), ERR_TIMEOUT);
 	assert_non_null(strstr(machine->error.message, "rolled back"));
 	machine_run(machine, "mv %s/kept %s/log/0000000000000002", machine->base, machine->remote);
 	sync_and_compare(machine);

@@ -1,4 +1,5 @@
 /* rescan: a small tree, a database that knows it as of some moment, and what happened behind our back since. */
+#include "behind.h"
 #include "catalogue.h"
 #include "clock.h"
 #include "rescan_internal.h"
@@ -683,6 +684,77 @@ static int as_user(void)
 	return 0;
 }
 
+/* ---------------------------------------------------------------- who is told */
+
+static struct { /* what a listener heard since the last `begin` */
+	int begins, ends, inodes, names;
+	char text[4096]; /* the names, each in blanks */
+	bool stat_is_new;
+} heard;
+
+static void hear_begin(void *context)
+{
+	(void)context;
+	heard.begins++;
+	heard.inodes = heard.names = 0;
+	heard.text[0] = '\0';
+}
+
+static void hear_end(void *context)
+{
+	(void)context;
+	heard.ends++;
+}
+
+static void hear_inode(void *context, const struct node_key *key, const struct stat *st)
+{
+	(void)context;
+	(void)key;
+	heard.inodes++;
+	heard.stat_is_new |= st->st_size == 777;
+}
+
+static void hear_name(void *context, const struct node_key *dir, const char *name)
+{
+	(void)context;
+	(void)dir;
+	heard.names++;
+	strncat(heard.text, " ", sizeof heard.text - strlen(heard.text) - 1);
+	strncat(heard.text, name, sizeof heard.text - strlen(heard.text) - 1);
+}
+
+static void test_listener(void **state)
+{
+	static const struct behind_listener listener = { hear_begin, hear_end, hear_inode, hear_name, NULL };
+	bool clean, same_boot;
+
+	(void)state;
+	make_tree();
+	tree_volume_create();
+	capture();
+	OK(volume_start_journal(volume, nothing, NULL, &clean, &same_boot, &error));
+	volume_set_listener(volume, &listener);
+	scan(true, true);
+	assert_int_equal(heard.begins, 1);
+	assert_int_equal(heard.ends, 1);
+	assert_int_equal(heard.inodes, 12); /* each entry, and the root */
+	assert_int_equal(heard.names, 0);
+	/* A subtree that is gone is told name by name; an inode that only changed, by itself. */
+	tree_run("truncate -s 777 a/g && mv f f2 && rm -r a/b && mkfifo new");
+	scan(true, true);
+	assert_int_equal(heard.ends, 2);
+	assert_int_equal(heard.inodes, 10);
+	assert_true(heard.stat_is_new);
+	assert_int_equal(heard.names, 6);
+	for (const char *const *name = (const char *const[]){ " f", " f2", " b", " c", " h", " new", NULL }; *name; name++)
+		assert_non_null(strstr(heard.text, *name));
+	/* Read anew for the journal, they may be newer than the scan: told again. */
+	heard.names = 0;
+	OK(backlog_to_journal(volume, &error));
+	assert_int_equal(heard.names, 4); /* what was in a directory that is gone has no place any more */
+	volume_set_listener(volume, NULL);
+}
+
 static void test_user(void **state)
 {
 	(void)state;
@@ -698,7 +770,7 @@ int main(void)
 		TEST(test_first), TEST(test_unchanged), TEST(test_edits), TEST(test_subtree_gone),
 		TEST(test_many_entries), TEST(test_odd_names), TEST(test_stop), TEST(test_i12_journaled),
 		TEST(test_i9_unsettled), TEST(test_i10_clean_after_the_rescan), TEST(test_moved_meanwhile),
-		TEST(test_backlog_to_journal), TEST(test_i12_names_seen_before), TEST(test_i12_names_of_the_last_session), TEST(test_user),
+		TEST(test_backlog_to_journal), TEST(test_i12_names_seen_before), TEST(test_i12_names_of_the_last_session), TEST(test_listener), TEST(test_user),
 	};
 
 	return cmocka_run_group_tests_name("rescan", tests, NULL, NULL);

@@ -57,7 +57,7 @@ static void *sync_run(void *context)
 {
 	struct syncing *syncing = context;
 
-	syncing->rc = sync_engine()->sync(syncing->machine->engine, syncing->timeout_ns, &syncing->version, &syncing->error);
+	syncing->rc = sync_engine()->sync(syncing->machine->engine, false, syncing->timeout_ns, &syncing->version, &syncing->error);
 	return NULL;
 }
 
@@ -345,7 +345,7 @@ static void test_cache_is_bounded(void **state)
 		for (int i = 0; i < 600000; i++)
 			block[i] = (char)rand();
 		machine_write(machine, "file", 0, block, 600000);
-		MACHINE_OK(machine, sync_engine()->sync(machine->engine, 0, &version, &machine->error));
+		MACHINE_OK(machine, sync_engine()->sync(machine->engine, false, 0, &version, &machine->error));
 	}
 	free(block);
 	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
@@ -470,7 +470,7 @@ static void test_removed_is_not_lost(void **state)
 	MACHINE_OK(machine, machine_sync(machine));
 	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
 	machine_write(machine, "f50", 0, "x", 1);
-	MACHINE_OK(machine, sync_engine()->sync(machine->engine, 0, &version, &machine->error));
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, false, 0, &version, &machine->error));
 	machine_unmount(machine, 0, true);
 	machine->config->spool_limit_bytes = 1; /* no cut from now on */
 	machine_mount(machine, false, false);
