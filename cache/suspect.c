@@ -140,7 +140,7 @@ int suspect_add(struct journal *journal, struct node *node)
 	pthread_mutex_lock(&set->lock);
 	suspect = find_or_add(journal, node);
 	if (suspect) {
-		/* It stays in the set from here on: nobody removes one that is not quiet, and one that is being removed is kept if it was added again. */
+		/* It stays in the set from here on: nobody removes one that is not quiet, and one that is being removed is kept if it was added again. Only a file without a name may go at any time. */
 		suspect->quiet = false;
 		suspect->again = true;
 		suspect->due_ns = 0;
@@ -154,7 +154,9 @@ int suspect_add(struct journal *journal, struct node *node)
 		result = make_durable(journal, node);
 	if (result == 0 && !durable) {
 		pthread_mutex_lock(&set->lock);
-		suspect->durable = true;
+		suspect = find(set, node);
+		if (suspect)
+			suspect->durable = true;
 		pthread_mutex_unlock(&set->lock);
 	}
 	if (journal->wake)
@@ -276,9 +278,10 @@ static int remove_gone(struct journal *journal, struct node *node, struct error 
 	size_t none;
 	int result;
 
-	free(collect(journal, is_this, node, &none));
 	result = db_begin(journal->db, false, &conn, error);
 	if (result == ERR_OK) {
+		/* In the transaction, for which a suspect_add that comes now waits. */
+		free(collect(journal, is_this, node, &none));
 		result = delete_row(conn, node, error);
 		if (result == ERR_OK)
 			result = db_commit(journal->db, error);

@@ -249,6 +249,38 @@ static void test_guard(void **state)
 
 /* ---------------------------------------------------------------- added while it is being removed */
 
+struct adding { struct machine *machine; struct node *node; };
+
+static void *add_often(void *arg)
+{
+	struct adding *adding = arg;
+
+	for (int i = 0; i < 500; i++)
+		if (suspect_add(volume_journal(adding->machine->volume), adding->node) != 0)
+			return NULL;
+	return adding;
+}
+
+/* A file without a name is opened again and again, while the pipeline takes it out of the set each time. */
+static void test_added_while_gone(void **state)
+{
+	struct machine *machine = *state;
+	struct adding adding = {machine, node_of(machine, "f")};
+	pthread_t threads[2];
+
+	machine_run(machine, "rm f");
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, add_often, &adding), 0);
+	for (int i = 0; i < 2; i++) {
+		void *result;
+		pthread_join(threads[i], &result);
+		assert_non_null(result);
+	}
+	MACHINE_OK(machine, machine_sync(machine));
+	assert_false(suspect_is(volume_journal(machine->volume), adding.node));
+	node_put(volume_nodes(machine->volume), adding.node);
+}
+
 static void *add_it(void *machine)
 {
 	return add(machine, "f") == 0 ? machine : NULL;
@@ -371,7 +403,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_i24_stores_get_into_versions), TEST(test_i10_a_mapping_outlives_the_mount), TEST(test_others_that_may_write),
-		TEST(test_without_a_name), TEST(test_guard), TEST(test_added_while_removed), TEST(test_database_refuses), TEST(test_leases),
+		TEST(test_without_a_name), TEST(test_guard), TEST(test_added_while_removed), TEST(test_added_while_gone), TEST(test_database_refuses), TEST(test_leases),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
