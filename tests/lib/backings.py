@@ -7,16 +7,16 @@
         volume.umount()
         volume.remove()
 
-KINDS=ext4,xfs and MODES=default in the environment choose among them."""
+KINDS=ext4,xfs and MODES=cached in the environment choose among them."""
 import os
 import subprocess
 
 import yt
 
 KINDS = tuple(os.environ.get("KINDS", "ext4,xfs,btrfs,tmpfs").split(","))
-# What mount is given.
-OPTIONS = {"default": ()}
-MODES = tuple(os.environ.get("MODES", "default").split(","))
+# What mount is given. default: passthrough where the machine has it.
+OPTIONS = {"cached": ("-o", "no_passthrough"), "default": ()}
+MODES = tuple(os.environ.get("MODES", "cached,default").split(","))
 IMAGE_BYTES = 512 << 20
 MKFS = {"ext4": ("mkfs.ext4", "-q"), "xfs": ("mkfs.xfs", "-q"), "btrfs": ("mkfs.btrfs", "-q")}
 

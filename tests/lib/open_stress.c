@@ -1,12 +1,13 @@
 /* open_stress: processes open, read, write, map and replace a few files in every way there is, side by side, and compare
  * each byte with what it should be (stress_model.h). As fsx, but with many descriptors of random modes on one inode.
  *
- *   open_stress [-s SEED] [-t SECONDS] [-p PROCESSES] [-f FILES] [-x OPERATION,...] [-c] [-w] DIR
+ *   open_stress [-s SEED] [-t SECONDS] [-p PROCESSES] [-f FILES] [-x OPERATION,...] [-c] [-r] [-w] DIR
  *
  * Exit code 0: all was as it should be. 1: it was not; seed, worker, step and the steps that led there are printed.
  * What a local filesystem never answers is a failure: EIO, ETXTBSY, a short write, old bytes, SIGBUS. That nothing more is
  * asked for is shown by a run on one. -x leaves operations out, to find the one that matters. -c: the bytes come from XFS,
- * which answers EIO where direct I/O meets stores (stress_data.c). -w: a write that makes a file longer begins on a page of its own: Linux >= 6.17
+ * which answers EIO where direct I/O meets stores (stress_data.c). -r: a mount with passthrough, which refuses splice(2) and sendfile(2) from
+ * descriptors that can write. -w: a write that makes a file longer begins on a page of its own: Linux >= 6.17
  * loses it otherwise when FUSE keeps the pages and writes back the old last one, stored to through a mapping, meanwhile. The files stay in DIR. */
 #include "stress_worker.h"
 
@@ -234,7 +235,7 @@ static void leave_out(char *names)
 
 static void usage(void)
 {
-	fprintf(stderr, "usage: open_stress [-s SEED] [-t SECONDS] [-p PROCESSES] [-f FILES] [-x OPERATION,...] [-c] [-w] DIR\n");
+	fprintf(stderr, "usage: open_stress [-s SEED] [-t SECONDS] [-p PROCESSES] [-f FILES] [-x OPERATION,...] [-c] [-r] [-w] DIR\n");
 	exit(2);
 }
 
@@ -248,13 +249,14 @@ int main(int argc, char **argv)
 	if (argc == 2 && strcmp(argv[1], "--program") == 0) /* stress_open.c */
 		return PROGRAM_CODE;
 	w.seed = (uint64_t)now_ns();
-	while ((option = getopt(argc, argv, "s:t:p:f:x:cw")) != -1) {
+	while ((option = getopt(argc, argv, "s:t:p:f:x:crw")) != -1) {
 		switch (option) {
 		case 's': w.seed = strtoull(optarg, NULL, 10); break;
 		case 't': seconds = strtod(optarg, NULL); break;
 		case 'p': workers = atoi(optarg); break;
 		case 'f': files = atoi(optarg); break;
 		case 'c': w.may_collide = true; break;
+		case 'r': w.may_refuse = true; break;
 		case 'w': w.whole_pages = true; break;
 		case 'x': leave_out(optarg); break;
 		default: usage();

@@ -88,6 +88,9 @@ void do_flags(void)
 
 	if (file->twin)
 		return;
+	/* In passthrough the backing file keeps the flags with which it was opened (backing_file_read_iter), and goes on wanting alignment. */
+	if (w.may_refuse && flag == O_DIRECT && file->flags & O_DIRECT && !is_writing(file->flags))
+		return;
 	if (fcntl(file->fd, F_SETFL, file->flags ^ flag) != 0)
 		fail("F_SETFL: %s", strerror(errno));
 	file->flags ^= flag;

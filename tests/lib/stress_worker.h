@@ -42,7 +42,7 @@ struct worker {
 	struct map maps[MAX_MAPS];
 	uint8_t *buffer; /* page-aligned, STRESS_SIZE bytes */
 	bool can_tmpfile, can_keep, can_punch, can_zero; /* as the filesystem answered when asked */
-	bool may_collide, whole_pages; /* -c, -w */
+	bool may_collide, may_refuse, whole_pages; /* -c, -r, -w */
 };
 extern struct worker w;
 

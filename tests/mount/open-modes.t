@@ -32,10 +32,12 @@ def abilities(lines):
     return set(next(line for line in lines if line.startswith("can:")).split()[1:])
 
 
-def attack_both(where, seconds, kind, native):
-    """What open_stress says the filesystem can do."""
-    words = ["-c"] if native and kind == "xfs" else []
-    # Linux 6.17 and later: see open_stress.c.
+def attack_both(where, seconds, kind, volume=None):
+    """What open_stress says the filesystem can do. For the words see open_stress.c and append_stress.c; volume None: it is the filesystem itself."""
+    native, passthrough = volume is None, volume is not None and volume.status()["features"]["passthrough"]
+    words = ["-c"] if (native or passthrough) and kind == "xfs" else []
+    if passthrough:
+        words.append("-r")
     if not native and backings.kernel() >= (6, 17):
         words.append("-w")
     lines = attack("open_stress", os.path.join(where, "open"), seconds * 0.7, *words)
@@ -45,9 +47,9 @@ def attack_both(where, seconds, kind, native):
 
 def attack_volume(kind, mode):
     volume = backings.volume(kind, mode, interval="1s")
-    native = attack_both(os.path.join(volume.base, "disk/native"), SECONDS / 4, kind, True)
+    native = attack_both(os.path.join(volume.base, "disk/native"), SECONDS / 4, kind)
     backings.mount(volume, mode)
-    mounted = attack_both(volume.path("files"), SECONDS, kind, False)
+    mounted = attack_both(volume.path("files"), SECONDS, kind, volume)
     if os.environ.get("YESTER_LIBFUSE") == "system":
         native.discard("tmpfile")
     yt.equal(mounted, native, "what the mount can do, against the filesystem itself")
