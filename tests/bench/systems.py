@@ -6,7 +6,7 @@ import subprocess
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-BUILD = os.path.join(os.path.dirname(os.path.dirname(HERE)), "build")
+BUILD = os.environ.get("YESTER_BUILD") or os.path.join(os.path.dirname(os.path.dirname(HERE)), "build")
 YESTER = os.environ.get("YESTER", os.path.join(BUILD, "yester"))
 PASSTHROUGH_HP = os.path.join(BUILD, "bench/passthrough_hp")
 FEED_BYTES = 256 << 20
