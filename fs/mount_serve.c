@@ -1,5 +1,6 @@
 #include "mount_serve.h"
 
+#include "bdi.h"
 #include "clock.h"
 #include "control.h"
 #include "invalidate.h"
@@ -208,8 +209,10 @@ static int open_all(struct serving *serving, struct error *error)
 		rc = session_mount(fs, request->mountpoint, error);
 	if (rc == 0 && !mount_point_find(request->mountpoint, &serving->mount))
 		rc = error_set(error, ERR_FAILED, 0, "%s: was mounted, but is not there", request->mountpoint);
-	if (rc == 0)
+	if (rc == 0) {
+		bdi_set_limits(serving->mount.device);
 		rc = invalidate_start(fs, error);
+	}
 	return rc;
 }
 

@@ -395,6 +395,17 @@ def test_changes_behind_the_mount():
     pair.close()
 
 
+def test_dirty_pages():
+    """The mount's dirty pages are not held to 1 % of memory, strictly, as those of a daemon that nobody trusts."""
+    pair = Pair("dirty")
+    with open("/proc/self/mountinfo") as file:
+        device = [line.split()[2] for line in file if line.split()[4] == pair.place][0]
+    for name, value in (("strict_limit", "0"), ("max_ratio", "20")):
+        with open(f"/sys/class/bdi/{device}/{name}") as file:
+            yt.equal(file.read().strip(), value, name)
+    pair.close()
+
+
 def test_in_place_by_an_old_descriptor():
     """Mounted in place, only who was there before the mount can change the directory: `sync --rescan` looks for that, `sync` does not."""
     volume = yt.Volume("inplace", binary=yt.FAILPOINTS_BIN, env=NEXT_YEAR).init(interval="1h")
