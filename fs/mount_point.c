@@ -204,6 +204,23 @@ static int fusermount(const char *path, bool lazy, struct error *error)
 	return error_set(error, ERR_BUSY, EBUSY, "%s: could not be unmounted; it may be in use (see fuser -m %s)", path, path);
 }
 
+static int busy(const char *path, struct error *error)
+{
+	return error_set(error, ERR_BUSY, EBUSY, "%s: is in use; see fuser -m %s, then unmount again", path, path);
+}
+
+int mount_point_check_idle(const char *path, struct error *error)
+{
+	/* umount(2): a first call with MNT_EXPIRE says EBUSY of a mount that is in use, else EAGAIN, and marks it; a second one would unmount it. Whoever
+	 * lets go of it takes the mark away (mntput in the kernel's fs/namespace.c); O_PATH asks nothing of the filesystem. */
+	if (umount2(path, UMOUNT_NOFOLLOW | MNT_EXPIRE) != 0 && errno == EBUSY)
+		return busy(path, error);
+	int fd = open(path, O_PATH | O_CLOEXEC);
+	if (fd >= 0)
+		close(fd);
+	return 0;
+}
+
 int mount_point_unmount(const char *path, bool lazy, struct error *error)
 {
 	if (umount2(path, UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0)
@@ -211,7 +228,7 @@ int mount_point_unmount(const char *path, bool lazy, struct error *error)
 	if (errno == EPERM)
 		return fusermount(path, lazy, error);
 	if (errno == EBUSY)
-		return error_set(error, ERR_BUSY, EBUSY, "%s: is in use; see fuser -m %s, then unmount again", path, path);
+		return busy(path, error);
 	if (errno == EINVAL)
 		return error_set(error, ERR_ABSENT, errno, "%s: is not mounted", path);
 	return error_errno(error, errno, "%s: can't be unmounted", path);

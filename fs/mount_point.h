@@ -29,6 +29,9 @@ int mount_point_check_plain(const struct volume_config *config, struct error *er
  * (not empty, nested), ERR_ABSENT, ERR_DENIED (/dev/fuse), ERR_UNSUPPORTED (no FUSE in the kernel). */
 int mount_point_check(const struct volume_config *config, const char *path, struct error *error);
 
+/* ERR_BUSY when it is in use, so that unmounting would fail; 0 when not, or when only trying can tell (not root). Leaves it mounted. */
+int mount_point_check_idle(const char *path, struct error *error);
+
 /* umount(2) as root, else fusermount3. `lazy`: also while in use, at once out of the tree. ERR_BUSY: in use. Any thread; waits for write-back. */
 int mount_point_unmount(const char *path, bool lazy, struct error *error);
 

@@ -100,6 +100,9 @@ static int unmount_asked(void *context, int64_t timeout_ns, bool (*tick)(void *)
 	struct serving *serving = context;
 	int64_t start = clock_mono_ns();
 
+	/* Not after a minute of uploads. */
+	if (mount_point_check_idle(serving->request->mountpoint, error) < 0)
+		return ERR_BUSY;
 	/* What changes until the mount is gone may still use the rest of the time. */
 	int drained = drain(serving, timeout_ns, tick, tick_context, error);
 	if (drained == ERR_ABANDONED) {

@@ -48,6 +48,9 @@ def test_in_place():
     before = yt.tree(volume.dir)
     volume.mount()
     yt.equal(mount_of(volume)[0], "fuse.yester", "type of the mount")
+    above, below = os.statvfs(volume.dir), os.statvfs(volume.base)
+    for field in ("f_bsize", "f_frsize", "f_blocks", "f_files", "f_namemax"):
+        yt.equal(getattr(above, field), getattr(below, field), "statfs: " + field)
     yt.same_tree(yt.tree(volume.dir), before, "what shows after the mount")
     yt.check(".snapshots" not in os.listdir(volume.dir), ".snapshots is listed")
     write(volume.path("new"), "written through the mount")
@@ -108,7 +111,7 @@ def test_foreground():
 
 
 def test_other_ways_to_unmount():
-    volume = make("ways")
+    volume = make("ways", interval="1h")
     for number, words in enumerate((["fusermount3", "-u", volume.dir], ["umount", volume.dir], ["umount", "-l", volume.dir])):
         volume.mount()
         write(volume.path("new"), str(number))
@@ -119,11 +122,14 @@ def test_other_ways_to_unmount():
     volume.mount()
     volume.sync()
     yt.equal(read(volume.snapshot("latest", "new")), "2", "the file in the version")
+    write(volume.path("new"), "in no version")
+    os.rename(volume.remote_path, volume.remote_path + ".away")
     with open(volume.path("a")):
-        done = volume.yester("umount", volume.dir, expect=None)
-        yt.check(done.returncode != 0 or not yt.is_mounted(volume.dir), "umount of a busy mount claims success")
-    if yt.is_mounted(volume.dir):
-        volume.umount()
+        done = volume.yester("umount", volume.dir, expect=1)
+        yt.check(yt.is_mounted(volume.dir), "a busy mount was unmounted")
+        yt.equal(volume.status()["spool_bytes"], 0, "what waits for upload: a busy mount is refused before a last version is made")
+    os.rename(volume.remote_path + ".away", volume.remote_path)
+    volume.umount()
 
 
 def test_again_at_once():
