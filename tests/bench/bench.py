@@ -5,7 +5,8 @@
 
 In each round each row is run in each system before the next row, in an order that changes from round to round: what disturbs the machine disturbs all
 alike. A ratio is that of two times of the same round; the table has medians of ratios. Everything is below --dir (default: a directory in /tmp), on
-a filesystem in a file of its own (ext4) or in memory (tmpfs), and is gone afterwards. Writes table.md and raw.json to --out (default: build/bench)."""
+a filesystem in a file of its own (ext4) or in memory (tmpfs), and is gone afterwards. Writes table.md and raw.json to --out (default: build/bench), when it
+is interrupted too."""
 import argparse
 import contextlib
 import fnmatch
@@ -13,6 +14,7 @@ import json
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -135,7 +137,9 @@ def main():
     if os.geteuid() != 0:
         sys.exit("bench: needs root, to mount filesystems")
     about = machine()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way what was measured is written, and nothing stays mounted
     results, missing, remarks, features, names = [], {}, set(), {}, {}
+    interrupted, number = False, -1
     with tempfile.TemporaryDirectory(prefix="yester-bench.", dir=options.dir) as base:
         for kind in options.on.split(","):
             with disk(kind, base) as place:
@@ -148,11 +152,16 @@ def main():
                             features[system.name] = system.features()
                     for number in range(options.rounds):
                         run.round(number)
+                except KeyboardInterrupt:
+                    remarks.add(f"interrupted in round {number + 1} on {kind}")
+                    interrupted = True
                 finally:
                     run.stop()
                 results += run.results
                 missing.update(run.missing)
                 remarks |= run.remarks
+            if interrupted:
+                break
     about["load at the end"] = "%.1f %.1f %.1f" % os.getloadavg()
     os.makedirs(options.out, exist_ok=True)
     everything = {"machine": about, "rounds": options.rounds, "systems": names, "features": features, "missing": missing,

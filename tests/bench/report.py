@@ -28,6 +28,8 @@ def ratio_text(values):
 
 def absolute(results, on, row):
     times = by_round(results, on, row, "native", "seconds")
+    if not times:
+        return "-"
     one = next(r for r in results if r["on"] == on and r["row"] == row)
     median = statistics.median(times.values())
     if one["unit"] == "s":
@@ -56,7 +58,7 @@ def lines_of(raw, on, field):
         verdict = f"{ratio_text(against)} {best}" if against else "-"
         if against and statistics.median(against) > 1.05:
             verdict = f"**{verdict}**"
-        first = absolute(results, on, row) if field == "seconds" else f"{statistics.median(native.values()):.2f} s"
+        first = absolute(results, on, row) if field == "seconds" or not native else f"{statistics.median(native.values()):.2f} s"
         yield f"| {row} | {first} | " + " | ".join(cells) + f" | {verdict} |"
 
 
