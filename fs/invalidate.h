@@ -7,7 +7,7 @@
  *                                    themselves (inode_entry_timeout)
  *   attributes                       as long as they have been still (inode_told)               the same, getattr, setattr: `attr_timeout`
  *   ACLs                             with the attributes
- *   pages of a file                  until size or mtime are found changed, or an open without keep_cache
+ *   pages of a file                  until it is told; where others may change the tree, also until size or mtime are found changed (session.c, op_init)
  *   the target of a symlink          for ever: an inode never changes its target
  *   the listing of a directory       until its mtime or iversion change; opendir with keep_cache
  *   below `.snapshots`               what is in a version: SNAP_TIMEOUT; what a name leads to (`latest`, a time, the list): not at all

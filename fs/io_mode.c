@@ -38,6 +38,7 @@ struct shard {
 struct io_table {
 	const struct io_mode_backing *backing;
 	atomic_bool passthrough;
+	atomic_bool uncached; /* since when an inode was opened otherwise than cached; before that nothing can be stale */
 	struct shard shards[SHARDS];
 };
 
@@ -177,7 +178,12 @@ static void begin(struct io_table *table, struct shard *shard, struct entry *ent
 		else
 			entry->mode = open->suspect ? IO_DIRECT : IO_CACHED;
 	}
-	open->keep_cache = entry->mode == IO_CACHED && memory.warm;
+	if (entry->mode != IO_CACHED)
+		atomic_store(&table->uncached, true);
+	/* Nobody has it open: its pages are neither locked nor dirty, and who comes next waits for the shard's lock. */
+	else if (!memory.warm && !open->fresh && atomic_load(&table->uncached))
+		table->backing->drop(table->backing->context, open->nodeid);
+	open->keep_cache = entry->mode == IO_CACHED;
 	if (entry->mode != IO_CACHED && memory.warm) {
 		memory.warm = false;
 		*memory_of(shard, open->nodeid) = memory;

@@ -21,11 +21,12 @@
  *   C an answer that was not taken: the kernel had dropped the request, or refused the flags and sends RELEASE: B
  * While our count is above the kernel's (B 2), opens go on in the same mode with the same backing id, which is still open: also fine.
  *
- * Pages of our inode stay in the kernel when the last cached open is gone, and get stale while it is in passthrough. So the first cached open drops them, unless the inode is *warm*: closed in cached mode
- * and not opened otherwise since. That, and whether it was opened for reading and writing while in passthrough (then it is cached next time: such an open costs a database commit), is
+ * Pages of our inode stay in the kernel when the last cached open is gone, and get stale while it is in passthrough. So before the first cached open is answered the kernel is made to drop them, unless the inode is
+ * *warm*: closed in cached mode and not opened otherwise since. Not by an answer without keep_cache: the kernel would drop them when others have been answered and write already, and pages
+ * that it drops between filling them and sending WRITE (fuse_fill_write_pages) are read again with their old bytes. That, and whether it was opened for reading and writing while in passthrough (then it is cached next time: such an open costs a database commit), is
  * remembered for the few thousand inodes that were closed last; forgetting it is harmless.
  *
- * Any thread. Locks: one per shard, leaves; under them the two ioctls of io_mode_backing, which do no I/O. */
+ * Any thread. Locks: one per shard, leaves; under them what io_mode_backing asks of the kernel, which does no I/O. */
 #ifndef YESTER_IO_MODE_H
 #define YESTER_IO_MODE_H
 
@@ -41,6 +42,8 @@ struct io_mode_backing {
 	/* Registers the file that `fd` (O_PATH) refers to: a number above 0, or -errno. Under the shard's lock. */
 	int (*open)(void *context, int fd);
 	void (*close)(void *context, int id);
+	/* Makes it forget all pages of the inode, which nobody has open. Likewise. */
+	void (*drop)(void *context, uint64_t nodeid);
 	void *context;
 };
 
@@ -53,6 +56,7 @@ struct io_open {
 	int64_t size;   /* of the file, about */
 	bool suspect;   /* there may be a mapping that we can't see: never cached */
 	bool plain;     /* never passthrough: made by O_TMPFILE, so that a suspect inode without a name has lost it for good; or not to be found again after a restart, having no handle */
+	bool fresh;     /* just made: the kernel has no pages */
 	/* out */
 	enum io_mode mode;
 	int backing_id; /* in passthrough */

@@ -56,7 +56,7 @@ static void fill(struct fuse_file_info *fi, const struct io_open *io)
 	fi->parallel_direct_writes = io->parallel;
 #endif
 	fi->direct_io = io->direct;
-	/* What changes through the mount changes the kernel's pages too; what changes behind it is noticed by size and mtime (FUSE_CAP_AUTO_INVAL_DATA). */
+	/* What changes through the mount changes the kernel's pages too; for what changes behind it see invalidate.h. */
 	fi->keep_cache = io->keep_cache;
 }
 
@@ -132,7 +132,7 @@ static int open_handle(struct opening *opening, struct node *node, int path_fd, 
 	}
 	*io = (struct io_open){.nodeid = node->nodeid, .path_fd = path_fd, .flags = opening->fi.flags,
 			       .size = st.st_size, .suspect = suspect_is(fs->journal, node),
-			       .plain = nameless || node_key_type(&node->key) < 0};
+			       .plain = nameless || node_key_type(&node->key) < 0, .fresh = opening->created};
 	int rc = io_mode_enter(fs->io, io);
 	if (rc < 0) {
 		handle_free(fs, handle);

@@ -43,9 +43,17 @@ static void backing_close_id(void *context, int id)
 		log_debug("backing id %d: can't be closed: %s", id, strerror(errno));
 }
 
+/* An open is no operation that holds what this waits for (fuse_reverse_inval_inode, and fuse_lowlevel.h on deadlocks). ENOENT: the kernel has not heard of the inode. */
+static void drop_pages(void *context, uint64_t nodeid)
+{
+	struct fs *fs = context;
+
+	fuse_lowlevel_notify_inval_inode(fs->session, nodeid, 0, 0);
+}
+
 const struct io_mode_backing *passthrough_backing(struct fs *fs)
 {
-	static struct io_mode_backing backing = {.open = backing_open_id, .close = backing_close_id};
+	static struct io_mode_backing backing = {.open = backing_open_id, .close = backing_close_id, .drop = drop_pages};
 
 	backing.context = fs;
 	return &backing;

@@ -53,12 +53,14 @@ static void fuse_says(enum fuse_log_level level, const char *format, va_list arg
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
-	static const unsigned int wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_AUTO_INVAL_DATA |
-					   FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL |
+	static const unsigned int wanted = FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_POSIX_ACL |
 					   FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_SPLICE_WRITE |
 					   FUSE_CAP_SPLICE_MOVE | FUSE_CAP_CACHE_SYMLINKS;
 	struct fs *fs = userdata;
 	conn->want = conn->capable & wanted;
+	/* Where others may have the directory in view, pages are believed as long as size and mtime are the same. That also drops all pages of a file after each write of our own, and some while another
+	 * write is under way: the kernel has filled them, and has not sent WRITE yet (fuse_fill_write_pages); whoever reads them then gets the old bytes, and keeps them. */
+	conn->want |= conn->capable & (fs->alone ? FUSE_CAP_EXPLICIT_INVAL_DATA : FUSE_CAP_AUTO_INVAL_DATA);
 	if (identity_has_umask())
 		conn->want |= conn->capable & FUSE_CAP_DONT_MASK;
 	/* Never: FUSE_CAP_ATOMIC_O_TRUNC (fuse_open() then holds neither the inode's lock nor its write-back, and sets the size to 0 once more when the open has been answered for a

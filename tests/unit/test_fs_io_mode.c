@@ -40,7 +40,16 @@ static void kernel_close(void *context, int id)
 	atomic_fetch_sub(&open_ids, 1);
 }
 
-static const struct io_mode_backing kernel = {.open = kernel_open, .close = kernel_close};
+static atomic_int drops;
+
+static void kernel_drop(void *context, uint64_t nodeid)
+{
+	(void)context;
+	(void)nodeid;
+	atomic_fetch_add(&drops, 1);
+}
+
+static const struct io_mode_backing kernel = {.open = kernel_open, .close = kernel_close, .drop = kernel_drop};
 
 struct kernel_inode { /* struct fuse_inode */
 	pthread_mutex_t lock;
@@ -127,7 +136,7 @@ static void test_first_open_chooses(void **state)
 	assert_int_equal(w.mode, IO_PASSTHROUGH);
 	assert_true(w.backing_id > 0 && w.direct && w.parallel && !w.keep_cache && !w.risky);
 	assert_int_equal(rw.mode, IO_CACHED);
-	assert_true(rw.backing_id == 0 && !rw.direct && !rw.parallel && !rw.keep_cache && !rw.risky);
+	assert_true(rw.backing_id == 0 && !rw.direct && !rw.parallel && rw.keep_cache && !rw.risky);
 	assert_int_equal(io_table_count(table), 3);
 	leave(&r);
 	leave(&w);
@@ -163,25 +172,36 @@ static void test_others_follow(void **state)
 	leave(&w);
 }
 
-/* Pages may be used again only by who comes after cached opens. */
+/* Pages may be used again only by who comes after cached opens; who is answered never has the kernel drop them, when others write already. */
 static void test_keep_cache(void **state)
 {
 	(void)state;
+	atomic_store(&drops, 0);
 	struct io_open first = enter(9, O_RDWR), second = enter(9, O_RDONLY);
 
-	assert_false(first.keep_cache);
-	assert_true(second.keep_cache);
+	assert_true(first.keep_cache && second.keep_cache);
+	assert_int_equal(atomic_load(&drops), 0); /* nothing was ever opened otherwise */
+	leave(&first);
+	leave(&second);
+	second = enter(9, O_RDONLY);
+	assert_true(second.mode == IO_PASSTHROUGH && !second.keep_cache);
+	leave(&second);
+	first = enter(9, O_RDWR);
+	second = enter(9, O_RDONLY);
+	assert_true(first.keep_cache && second.keep_cache);
+	assert_int_equal(atomic_load(&drops), 1);
 	leave(&first);
 	leave(&second);
 	first = enter(9, O_RDWR);
 	assert_true(first.keep_cache);
+	assert_int_equal(atomic_load(&drops), 1);
 	leave(&first);
-	second = enter(9, O_RDONLY);
-	assert_int_equal(second.mode, IO_PASSTHROUGH);
-	leave(&second);
-	first = enter(9, O_RDWR);
-	assert_false(first.keep_cache);
-	leave(&first);
+	/* One that was just made has none. */
+	struct io_open fresh = {.nodeid = 10, .flags = O_RDWR, .fresh = true};
+	assert_int_equal(io_mode_enter(table, &fresh), 0);
+	assert_true(fresh.keep_cache);
+	assert_int_equal(atomic_load(&drops), 1);
+	leave(&fresh);
 	/* Direct opens are no cached ones either. */
 	struct io_open suspect = {.nodeid = 9, .flags = O_RDWR, .suspect = true};
 	io_table_allow(table, false);
@@ -190,7 +210,7 @@ static void test_keep_cache(void **state)
 	assert_true(suspect.direct && suspect.backing_id == 0 && !suspect.risky && !suspect.keep_cache);
 	leave(&suspect);
 	first = enter(9, O_RDWR);
-	assert_false(first.keep_cache);
+	assert_int_equal(atomic_load(&drops), 2);
 	leave(&first);
 }
 
