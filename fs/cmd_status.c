@@ -78,8 +78,8 @@ static int volume_json(const struct volume_config *config, struct buf *out, stru
 	struct error why = { 0 };
 	int rc = control_call(config, "status", 0, NULL, NULL, out, &why);
 
-	/* Busy: it is being unmounted; the database has all that there is to say. */
-	if (rc == ERR_ABSENT || rc == ERR_BUSY) {
+	/* It is being unmounted, or has just been: the database has all that there is to say. */
+	if (rc == ERR_ABSENT || rc == ERR_BUSY || (rc == ERR_ABANDONED && !mount_point_has_volume(config->directory))) {
 		buf_clear(out);
 		rc = rest_json(config, out, &why);
 	}

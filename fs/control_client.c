@@ -135,7 +135,7 @@ int control_call(const struct volume_config *config, const char *verb, int64_t t
 		take_lines(&answering, fd, &input);
 	rc = answering.rc;
 	if (!answering.answered)
-		rc = error_set(error, ERR_FAILED, 0, "%s: its daemon ended without an answer; see the log", config->directory);
+		rc = error_set(error, ERR_ABANDONED, 0, "%s: its daemon ended without an answer; see the log", config->directory);
 	buf_free(&input);
 	close(fd);
 	return rc;

@@ -59,7 +59,8 @@ int holder_call(const struct volume_config *config, const char *verb, int64_t ti
 {
 	int rc = control_call(config, verb, timeout_ms, progress, context, answer, error);
 
-	if (rc != ERR_BUSY || mount_point_has_volume(config->directory))
+	/* Busy: it says that it is ending. Abandoned: it has ended before it came to our request. */
+	if ((rc != ERR_BUSY && rc != ERR_ABANDONED) || mount_point_has_volume(config->directory))
 		return rc;
 	int holder = holder_wait(config);
 	if (holder > 0)

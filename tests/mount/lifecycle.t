@@ -140,7 +140,13 @@ def test_again_at_once():
         for name in range(50):
             write(volume.path(f"new{name}"), f"{number} {name}")
         yt.run("umount", volume.dir)
-    yt.check(volume.status()["state"] in ("unmounted", "synced", "syncing"), "status right after an unmount")
+    for number in range(3):
+        volume.wait_gone()
+        volume.mount()
+        write(volume.path("new"), str(number))
+        yt.run("umount", volume.dir)
+        while volume.is_alive():  # at every moment of its end
+            yt.check(volume.status()["state"] in ("unmounted", "synced", "syncing"), "status right after an unmount")
     volume.mount()
     yt.run("umount", "-l", volume.dir)
     volume.sync()
