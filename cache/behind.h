@@ -7,6 +7,8 @@
  *   rescan_run, each inode that it meets         inode: every one, with its stat: the listener knows best what it has told others
  *   rescan_run, each name that goes to the       name: what differs from catalogue and journal, absences too
  *     backlog
+ *   sealing, of an inode that is gone when     name: those that it had, which the version leaves out
+ *     it is to be captured
  *   backlog_to_journal, batches of the import    name: they read it anew, and may see something newer than the scan
  *
  * All calls: threads of the engine that hold no lock, no transaction that writes, and no mutation. They may wait, for a few seconds at most, and none may call back into the volume but for volume_nodes. Without a

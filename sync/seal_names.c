@@ -1,6 +1,8 @@
 /* Which names a version is about, and what has none left (sealing.h). One thread. */
 #include "sealing.h"
 
+#include "behind.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -348,6 +350,7 @@ static int end_vanished_name(void *context, int64_t number, const void *name, si
 		return error_errno(closing->error, ENOMEM, "version %lld", (long long)sealing->seq);
 	entry->dir = dir;
 	entry->was = closing->dir->ino;
+	behind_name(sealing->env->volume, &dir->key, text);
 	return 0;
 }
 
@@ -375,6 +378,7 @@ static int close_vanished(struct sealing *sealing, struct error *error)
 	for (size_t i = 0; i < sealing->sorted; i++) {
 		struct seal_name *entry = &sealing->names[i];
 		if (entry->child && entry->child->vanished) {
+			behind_name(sealing->env->volume, &entry->dir->key, entry->name);
 			lost_name(&closing, entry->child);
 			if (entry->child->ino != entry->was)
 				entry->child = NULL;

@@ -384,6 +384,15 @@ def test_changes_behind_the_mount():
     mapped.close()
     os.close(opened)
     os.close(held)
+    # What no version has seen yet: the next one finds that it is gone when it is to be captured.
+    write(pair.at("fresh"), b"fresh")
+    os.mkdir(pair.at("freshdir"))
+    write(pair.at("freshdir/x"), b"fresh")
+    yt.check(os.path.lexists(pair.at("fresh")) and os.path.lexists(pair.at("freshdir/x")), "what was just made")
+    os.unlink(pair.behind("fresh"))
+    os.rename(pair.behind("freshdir/x"), pair.behind("freshdir/y"))
+    pair.sync()
+    yt.equal([os.path.lexists(pair.at(name)) for name in ("fresh", "freshdir/x", "freshdir/y")], [False, False, True], "names that no version had")
     # And once more, from the new state back.
     os.unlink(pair.behind("d/nothing"))
     write(pair.behind("gone"), b"gone")
