@@ -114,8 +114,8 @@ double inode_told(struct fs *fs, struct node *node, const struct stat *st)
 		return KEEP_SHORT;
 	if (S_ISREG(st->st_mode) && suspect_is(fs->journal, node)) /* stores change it, and nobody hears of them */
 		return 0;
-	if (!S_ISREG(st->st_mode) || still > KEEP_LONG)
-		return KEEP_LONG;
+	if (!S_ISREG(st->st_mode) || still > KEEP_ATTRIBUTES)
+		return KEEP_ATTRIBUTES;
 	return still > KEEP_CHANGED ? still : KEEP_CHANGED;
 }
 

@@ -30,6 +30,7 @@ static inline bool inode_is_foreign(const struct node *node)
 /* How long the kernel may keep what it was told; invalidate.h says what corrects it before that. */
 #define KEEP_LONG 86400.0 /* a day: as good as for ever, but it heals what nothing finds */
 #define KEEP_SHORT 1.0
+#define KEEP_ATTRIBUTES 60.0 /* at most (invalidate.h, Races) */
 
 /* Flags of a node. */
 enum {

@@ -5,7 +5,7 @@
  *   kept                             for how long, unless we say otherwise                      told by
  *   a name, or that there is none    KEEP_LONG; KEEP_SHORT where names can change by            lookup, readdirplus, create and its like: `entry_timeout`
  *                                    themselves (inode_entry_timeout)
- *   attributes                       as long as they have been still (inode_told)               the same, getattr, setattr: `attr_timeout`
+ *   attributes                       KEEP_ATTRIBUTES; of a file that changes, shorter (inode_told)             the same, getattr, setattr: `attr_timeout`
  *   ACLs                             with the attributes
  *   pages of a file                  until it is told; where others may change the tree, also until size or mtime are found changed (session.c, op_init)
  *   the target of a symlink          for ever: an inode never changes its target
@@ -43,6 +43,8 @@
  *   - a name: the answer to LOOKUP is taken in under the directory's lock, for which EXPIRE waits.
  *   - an inode that the kernel does not know yet: the scan finds no lookup and says nothing. So while a scan runs, operations count the lookup first and look (again) afterwards (inode_entry): either the scan sees the
  *     lookup, or the operation sees the change. If the answer is then still on its way, INVAL_INODE fails with ENOENT and is said again while the lookup stands.
+ * Races that the kernel has with itself: rename, setxattr and fuse_dir_changed() mark attributes as stale without a new attr_version. A stat that was answered just before and is taken in just after makes the old times
+ * valid again. So attributes are kept for a minute at most, names, whose answers are taken in under the directory's lock, for KEEP_LONG.
  * What is left (a name that was changed, looked up and changed back between two scans; another change within the granularity of timestamps) is corrected by KEEP_LONG, which is not for ever. */
 #ifndef YESTER_INVALIDATE_H
 #define YESTER_INVALIDATE_H

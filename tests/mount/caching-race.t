@@ -106,7 +106,11 @@ def compare(place, directory, what):
     for name in [""] + everywhere():
         # The mount first: the other way round it might be right by having just been asked.
         mine, its = seen(os.path.join(place, name)), seen(os.path.join(directory, name))
-        yt.equal(mine, its, f"seed {SEED}, {what}: {name!r}")
+        if isinstance(mine, list) and isinstance(its, list) and (mine[:2], mine[8:]) == (its[:2], its[8:]):
+            # Times of an inode that was looked at and changed at once may lag, for as long as attributes are kept.
+            yt.wait_until(f"seed {SEED}, {what}: attributes of {name!r}", lambda: seen(os.path.join(place, name)) == its, 120)
+        else:
+            yt.equal(mine, its, f"seed {SEED}, {what}: {name!r}")
 
 
 def start(place, seed):
