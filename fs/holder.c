@@ -39,8 +39,11 @@ int holder_wait(const struct volume_config *config)
 	int64_t deadline = clock_mono_ns() + ENDING_NS;
 	int holder = volume_lock_holder(config);
 
-	while (holder > 0 && is_passing(config, holder) && clock_mono_ns() < deadline) {
-		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+	while (holder > 0 && clock_mono_ns() < deadline) {
+		if (is_passing(config, holder))
+			nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+		else if (volume_lock_holder(config) == holder) /* a daemon lets go of the lock before it stops listening: it may have done both since we asked */
+			break;
 		holder = volume_lock_holder(config);
 	}
 	return holder;
