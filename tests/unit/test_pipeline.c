@@ -283,7 +283,8 @@ static void test_given_up(void **state)
 	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
 	machine_mount(machine, false, false);
 	assert_int_equal(machine_int(machine, "SELECT flags & 1 FROM version WHERE seq=1"), 1);
-	assert_true(machine_int(machine, "SELECT count(*) FROM pack WHERE vfrom=1") >= 4);
+	/* As many as filled it: their number depends on the data. */
+	assert_true(machine_int(machine, "SELECT sum(size) FROM pack WHERE vfrom=1") >= 4000000);
 	assert_int_equal(machine_int(machine, "SELECT count(*) FROM inode WHERE vfrom=1"), 0);
 	sync_and_compare(machine);
 	assert_true(machine_int(machine, "SELECT sum(size) FROM pack") < 20100000);
