@@ -6,7 +6,6 @@
  * unsettled. Another one stands for suspect inodes (suspect.c). */
 #include "journal_internal.h"
 
-#include "failpoint.h"
 #include "io.h"
 #include "log.h"
 
@@ -196,9 +195,7 @@ static int write_rows(struct journal *journal, struct urgent *group, struct erro
 		db_rollback(journal->db);
 		return result;
 	}
-	FAILPOINT("journal/before-urgent");
 	result = db_commit(journal->db, error);
-	FAILPOINT("journal/after-urgent");
 	if (result != ERR_OK)
 		return result;
 	unsettled_count(journal, count);
