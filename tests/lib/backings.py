@@ -18,6 +18,7 @@ KINDS = tuple(os.environ.get("KINDS", "ext4,xfs,btrfs,tmpfs").split(","))
 OPTIONS = {"cached": ("-o", "no_passthrough"), "default": ()}
 MODES = tuple(os.environ.get("MODES", "cached,default").split(","))
 IMAGE_BYTES = 512 << 20
+# mkfs.btrfs looks at the source of every mount, and gives up where a daemon is dead (check_mounted_where): the tests that make one run alone, as others kill daemons.
 MKFS = {"ext4": ("mkfs.ext4", "-q"), "xfs": ("mkfs.xfs", "-q"), "btrfs": ("mkfs.btrfs", "-q")}
 
 

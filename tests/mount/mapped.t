@@ -1,4 +1,5 @@
 #!/usr/bin/python3 -B
+# alone
 # timeout: 240
 """Files that change through shared mappings, and nothing else tells of it: mappings that outlive their descriptor, the process that made them, the
 daemon, the mount; stores to pages that are dirty already; files read, renamed, linked, removed and cut short meanwhile. Each page of each version is

@@ -1,4 +1,5 @@
 #!/usr/bin/python3 -B
+# alone
 # timeout: 240
 """Opens of every mode on the same few files by several processes, with every way to read and change them, each byte compared (tests/lib/open_stress.c);
 appends without locks (append_stress.c). On each kind of backing filesystem and in each mode of the kernel's I/O; the same programs on that
