@@ -209,6 +209,13 @@ static int expected_child(struct fs *fs, int dirfd, const char *name, struct nod
 	return rc == -ENOENT ? -ESTALE : rc;
 }
 
+/* Before a name of it goes: who opens it beside us by a descriptor must not find it without a name, and that a surprise (inode_is_lost). Its lock is held.
+ * The flags as they were, to put back if the name stays. */
+static uint8_t expect_unnamed(struct node *node)
+{
+	return (uint8_t)atomic_fetch_or(&node->flags, INODE_UNNAMED);
+}
+
 static int remove_child(struct fs *fs, struct place *dir, const char *name, int flags)
 {
 	struct mutation mutation;
@@ -224,11 +231,13 @@ static int remove_child(struct fs *fs, struct place *dir, const char *name, int 
 	rc = mutation_name(&mutation, dir->node, name);
 	if (rc == 0)
 		rc = mutation_unname(&mutation, child);
-	if (rc == 0 && unlinkat(dir->fd, name, flags) != 0)
-		rc = errno == ENOENT ? -ESTALE : -errno;
 	if (rc == 0) {
-		mutation_set_name(&mutation, 0, NULL);
-		atomic_fetch_or(&child->flags, INODE_UNNAMED);
+		uint8_t before = expect_unnamed(child);
+		rc = unlinkat(dir->fd, name, flags) == 0 ? 0 : errno == ENOENT ? -ESTALE : -errno;
+		if (rc == 0)
+			mutation_set_name(&mutation, 0, NULL);
+		else
+			atomic_fetch_and(&child->flags, before | (uint8_t)~INODE_UNNAMED);
 	}
 	mutation_end(&mutation);
 out:
@@ -287,13 +296,16 @@ static int rename_recorded(struct fs *fs, const struct renaming *r)
 		rc = mutation_attrs(&mutation, r->child);
 	if (rc == 0 && r->victim)
 		rc = exchange ? mutation_attrs(&mutation, r->victim) : mutation_unname(&mutation, r->victim);
-	if (rc == 0)
+	if (rc == 0) {
+		struct node *loser = exchange ? NULL : r->victim;
+		uint8_t before = loser ? expect_unnamed(loser) : 0;
 		rc = rename_call(r);
+		if (rc < 0 && loser)
+			atomic_fetch_and(&loser->flags, before | (uint8_t)~INODE_UNNAMED);
+	}
 	if (rc == 0) {
 		mutation_set_name(&mutation, 0, exchange ? r->victim : NULL);
 		mutation_set_name(&mutation, 1, r->child);
-		if (r->victim && !exchange)
-			atomic_fetch_or(&r->victim->flags, INODE_UNNAMED);
 	}
 	mutation_end(&mutation);
 	return rc;
