@@ -275,7 +275,7 @@ static void put_off_names(struct closing *closing, struct seal_ino *dir)
 }
 
 /* It has no name in this version. True when that does not mean that it is gone: its name is still in the backlog, where an operation may have changed it, or is put off. What the catalogue knows stays,
- * without a name for now, with all that is below; what it does not know waits for the import. */
+ * without a name until then, with all that is below; what it does not know waits for the import. */
 static bool is_awaited(struct closing *closing, struct seal_ino *ino)
 {
 	struct sealing *sealing = closing->sealing;

@@ -56,12 +56,12 @@ expect 4 umount "$DIR" --timeout 2s
 tests/lib/proxy.py start "$TEST_TMP/proxy" "$AWS_ENDPOINT_URL" || fail "the proxy does not start"
 at_end "tests/lib/proxy.py stop $(printf %q "$TEST_TMP/proxy")"
 AWS_ENDPOINT_URL=$(cat "$TEST_TMP/proxy/url")
-mkdir "$TEST_TMP/work"
+mkdir "$TEST_TMP/scratch"
 interrupt() { # URLS MADE WORDS...: runs yester WORDS with these requests stalled, until the glob MADE matches something; then ends it
 	local urls=$1 made=$2 pid code=0
 	shift 2
 	tests/lib/proxy.py set "$TEST_TMP/proxy" stall "match=$urls" || fail "proxy"
-	env TMPDIR="$TEST_TMP/work" YESTER_CONFIG_DIR="$TEST_TMP/config2" YESTER_STATE_DIR="$TEST_TMP/state2" \
+	env TMPDIR="$TEST_TMP/scratch" YESTER_CONFIG_DIR="$TEST_TMP/config2" YESTER_STATE_DIR="$TEST_TMP/state2" \
 		"$YESTER" "$@" >"$TEST_TMP/out" 2>"$TEST_TMP/err" </dev/null &
 	pid=$!
 	wait_for 30 compgen -G "$made" || fail "yester $*: nothing is made at $made"
@@ -69,10 +69,10 @@ interrupt() { # URLS MADE WORDS...: runs yester WORDS with these requests stalle
 	wait $pid || code=$?
 	[ $code -eq 1 ] || fail "yester $*: exit code $code after a signal"
 	grep -q '^yester: .*: interrupted; ' "$TEST_TMP/err" || fail "yester $*: $(cat "$TEST_TMP/err")"
-	made=$(find "$TEST_TMP/config2" "$TEST_TMP/state2" "$TEST_TMP/work" "$TEST_TMP/fresh" -mindepth 1 2>/dev/null)
+	made=$(find "$TEST_TMP/config2" "$TEST_TMP/state2" "$TEST_TMP/scratch" "$TEST_TMP/fresh" -mindepth 1 2>/dev/null)
 	[ -z "$made" ] || fail "yester $*: left behind: $made"
 }
 interrupt /key/ "$TEST_TMP/state2/fresh" init "$TEST_TMP/plain" s3://yester-bad/fresh --name fresh
 interrupt /log/ "$TEST_TMP/state2/fresh" clone s3://yester-bad/deep/prefix "$TEST_TMP/fresh" --key-file "$TEST_TMP/config/v.key"
-interrupt /volume "$TEST_TMP/work/yester-check-*" check s3://yester-bad/deep/prefix --key-file "$TEST_TMP/config/v.key"
+interrupt /volume "$TEST_TMP/scratch/yester-check-*" check s3://yester-bad/deep/prefix --key-file "$TEST_TMP/config/v.key"
 [ ! -e "$TEST_TMP/fresh" ] || fail "the interrupted clone made the directory"
