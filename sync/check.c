@@ -186,6 +186,14 @@ static int add_log_damage(struct checking *checking, const char *message, struct
 	return damage_add(checking, object, message, 0, NULL, 0, error);
 }
 
+static int add_intruder(struct checking *checking, struct error *error)
+{
+	char key[RECORD_KEY_BYTES];
+
+	record_key(key, checking->head.intruder);
+	return damage_add(checking, key, "by another writer than the record before it, and no take-over (I17)", 0, NULL, 0, error);
+}
+
 /* Rebuilding the catalogue is what verifies the chain. Where the log is damaged, what this machine knows says which packs there must be, else
  * what the log says up to the damage. */
 static int check_log(struct checking *checking, struct error *error)
@@ -197,7 +205,7 @@ static int check_log(struct checking *checking, struct error *error)
 	checking->catalogue = checking->work;
 	if (!rc) {
 		checking->out->records = (uint64_t)(checking->head.seq - checking->head.base.seq);
-		return 0;
+		return checking->head.intruder ? add_intruder(checking, error) : 0;
 	}
 	if (rc != ERR_CORRUPT)
 		return error_set(error, rc, why.sys_errno, "%s", why.message);

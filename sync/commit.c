@@ -127,6 +127,17 @@ static int put_record(struct upload *upload, const struct spool_row *row, int64_
 	return rc;
 }
 
+static int confirm_ownership(struct db_conn *conn, struct error *error)
+{
+	int rc = db_meta_set_int(conn, "must_take_over", 0, error);
+
+	if (!rc)
+		rc = db_meta_set_int(conn, "rebuilt", 0, error);
+	if (!rc)
+		rc = db_meta_set_int(conn, "fenced", 0, error);
+	return rc ? rc : db_meta_set_int(conn, "take_over_from", -1, error);
+}
+
 static int confirm_rows(struct db_conn *conn, const struct spool_object *record, int64_t server_s, struct error *error)
 {
 	const struct spool_row *row = &record->row;
@@ -145,12 +156,8 @@ static int confirm_rows(struct db_conn *conn, const struct spool_object *record,
 		rc = db_meta_set_int(conn, "log_bytes", log_bytes, error);
 	if (!rc)
 		rc = version_set_server(conn, row->seq, server_s, error);
-	if (!rc && record->take_over)
-		rc = db_meta_set_int(conn, "must_take_over", 0, error);
-	if (!rc && record->take_over)
-		rc = db_meta_set_int(conn, "fenced", 0, error);
-	if (!rc && record->take_over)
-		rc = db_meta_set_int(conn, "take_over_from", -1, error);
+	if (!rc && (record->take_over || row->seq == 1)) /* the log's head is ours */
+		rc = confirm_ownership(conn, error);
 	return rc;
 }
 

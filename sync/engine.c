@@ -68,7 +68,7 @@ static int unlock_local(struct opening *opening, struct error *error)
 	return rc ? rc : check_identity(opening, error);
 }
 
-/* The local database is a cache (faults 20, 21): a new, empty one is filled from the remote, and the mount goes on as a take-over of our own history. */
+/* The local database is a cache (faults 20, 21): a new, empty one is filled from the remote, and the mount goes on as a take-over of our own history, if its head is ours (pipeline_check). */
 static int mark_rebuilt(struct engine *engine, struct error *error)
 {
 	struct db_conn *conn;
@@ -76,7 +76,7 @@ static int mark_rebuilt(struct engine *engine, struct error *error)
 
 	if (rc)
 		return rc;
-	rc = db_meta_set_int(conn, "must_take_over", 1, error);
+	rc = db_meta_set_int(conn, "rebuilt", 1, error);
 	if (!rc)
 		return db_commit(volume_db(engine->volume), error);
 	db_rollback(volume_db(engine->volume));

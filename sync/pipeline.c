@@ -6,6 +6,7 @@
 #include "memory.h"
 #include "pipeline_internal.h"
 #include "suspect.h"
+#include "writer.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -414,7 +415,7 @@ int pipeline_start(struct pipeline *pipeline, const struct pipeline_parts *parts
 	pipeline->taking_over = parts->take_over;
 	*env = (struct seal_env){.volume = parts->volume, .master = parts->master, .chunker = parts->chunker, .spool = parts->spool,
 				 .upload = parts->upload, .stop = &pipeline->stop};
-	io_random(env->writer_id, sizeof(env->writer_id));
+	writer_new(parts->master, parts->volume, env->writer_id);
 	struct backing *backing = volume_backing(parts->volume);
 	failure = -backing_identify(backing, backing_root_fd(backing), "", &env->root, &(struct stat){0}, NULL);
 	if (failure)

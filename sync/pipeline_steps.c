@@ -47,7 +47,7 @@ static void set_head(struct pipeline *pipeline)
 
 /* ---------------------------------------------------------------- checking */
 
-struct meta { int64_t head, confirmed, must_take_over, fenced, held; uint8_t hash[SHA256_BYTES]; bool hash_known; };
+struct meta { int64_t head, confirmed, must_take_over, rebuilt, fenced, held; uint8_t hash[SHA256_BYTES]; bool hash_known; };
 
 static int read_meta(struct pipeline *pipeline, struct meta *out, struct error *error)
 {
@@ -59,7 +59,7 @@ static int read_meta(struct pipeline *pipeline, struct meta *out, struct error *
 		return rc;
 	*out = (struct meta){.head = db_meta_int(conn, "head", 0), .confirmed = db_meta_int(conn, "confirmed", 0),
 			     .must_take_over = db_meta_int(conn, "must_take_over", 0), .fenced = db_meta_int(conn, "fenced", 0),
-			     .held = db_meta_int(conn, "uploads_held", 0)};
+			     .held = db_meta_int(conn, "uploads_held", 0), .rebuilt = db_meta_int(conn, "rebuilt", 0)};
 	out->hash_known = out->confirmed == 0 || db_meta_blob(conn, "confirmed_hash", out->hash, SHA256_BYTES) == 0;
 	if (!out->hash_known && out->head == out->confirmed) /* as a recovery left it */
 		db_meta_blob(conn, "head_hash", out->hash, SHA256_BYTES);
@@ -104,7 +104,7 @@ static int must_take_over(struct pipeline *pipeline, const struct meta *meta, bo
 	struct spool_row row = {.state = SPOOL_WAITING};
 	int rc;
 
-	*must = meta->must_take_over || meta->fenced;
+	*must = meta->must_take_over || meta->rebuilt || meta->fenced;
 	if (*must)
 		return 0;
 	rc = spooled_record(pipeline, meta->confirmed + 1, &row, error);
@@ -121,14 +121,15 @@ static int must_take_over(struct pipeline *pipeline, const struct meta *meta, bo
 	return *must ? 0 : rc;
 }
 
+/* ERR_FENCED: followed, but what is there is another's, and nobody asked for it. */
 static int take_over(struct pipeline *pipeline, const struct meta *meta, bool *followed, struct error *error)
 {
 	const struct pipeline_parts *parts = &pipeline->parts;
-	bool must;
+	bool must, asked = parts->take_over || meta->must_take_over;
 	int rc;
 
 	*followed = false;
-	if (!pipeline->taking_over && !meta->must_take_over)
+	if (!pipeline->taking_over && !meta->must_take_over && (!meta->rebuilt || meta->fenced))
 		return 0;
 	rc = must_take_over(pipeline, meta, &must, error);
 	if (rc || !must) {
@@ -136,17 +137,19 @@ static int take_over(struct pipeline *pipeline, const struct meta *meta, bool *f
 		return rc;
 	}
 	pipeline->taking_over = true;
-	rc = repair_take_over(parts->volume, parts->store, parts->master, parts->spool, error);
-	if (rc)
+	rc = repair_take_over(parts->volume, parts->store, parts->master, parts->spool, asked, error);
+	if (rc && rc != ERR_FENCED)
 		return rc;
 	*followed = pipeline->force = true;
-	return 0;
+	pipeline->taking_over = !rc;
+	return rc;
 }
 
 int pipeline_check(struct pipeline *pipeline, struct error *error)
 {
 	const struct pipeline_parts *parts = &pipeline->parts;
-	bool rolled_back = false, followed = false;
+	bool rolled_back = false, followed = false, refused;
+	struct error why;
 	struct meta meta;
 	int rc;
 
@@ -158,6 +161,11 @@ int pipeline_check(struct pipeline *pipeline, struct error *error)
 		rc = save_confirmed_hash(pipeline, &meta, error);
 	if (!rc)
 		rc = take_over(pipeline, &meta, &followed, error);
+	refused = rc == ERR_FENCED;
+	if (refused) {
+		why = *error;
+		rc = 0;
+	}
 	if (!rc && !followed) /* else the spool is empty */
 		rc = repair_spool(parts->volume, parts->store, parts->spool, &rolled_back, error);
 	if (rolled_back || followed) {
@@ -176,7 +184,9 @@ int pipeline_check(struct pipeline *pipeline, struct error *error)
 		return rc;
 	pipeline->force |= rolled_back;
 	set_head(pipeline);
-	upload_resume(parts->upload, followed, followed);
+	if (refused)
+		upload_fence(parts->upload, &why);
+	upload_resume(parts->upload, followed && !refused, followed && !refused);
 	return 0;
 }
 
@@ -210,8 +220,12 @@ static int set_held(struct pipeline *pipeline, bool held, struct error *error)
 static int judge_loss(struct pipeline *pipeline, const struct rescan_result *result, struct error *error)
 {
 	bool lost = result->known >= LOSS_MIN && result->absent * 2 > result->known && !pipeline->parts.accept_loss;
+	struct upload_status upload;
 	struct error why;
 
+	/* Nothing is uploaded then, and what is known is another's tree: the take-over's scan judges. */
+	upload_get_status(pipeline->parts.upload, &upload);
+	lost &= !upload.fenced;
 	if (lost) {
 		error_set(&why, ERR_FAILED, 0,
 			  "more than half of the files are gone: %llu of %llu names; nothing is uploaded; if that is right: yester mount -o accept_loss %s",

@@ -7,7 +7,7 @@
  *   12   4  schema of the delta, CATALOGUE_SCHEMA
  *   16   16 volume id
  *   32   8  seq N, from 1
- *   40   16 writer id, random for each mount (I16)
+ *   40   16 writer id, another at each mount (I16): writer.h
  *   56   8  cut time, signed nanoseconds since 1970, as the writer's clock said
  *   64   32 SHA-256 of all bytes of log/N-1; zero for N = 1
  *   96   8  base checkpoint: seq S; 0 when there is none yet

@@ -2,6 +2,7 @@
 #include "recover.h"
 
 #include "catalogue.h"
+#include "log.h"
 #include "record.h"
 #include "recover_internal.h"
 #include "unlock.h"
@@ -53,6 +54,8 @@ struct recovery {
 	progress_fn *progress;
 	void *context;
 	struct recover_head *head;
+	uint8_t writer_id[CRYPT_ID_BYTES]; /* of the record before the next one */
+	bool writer_known;                 /* else that lies below the checkpoint */
 };
 
 /* What the catalogue now is: the newest state of the remote. In the transaction that brings it there. */
@@ -139,6 +142,21 @@ static int name_record(int rc, int64_t seq, struct error *error)
 	return error_set(error, rc, 0, "%s: %s", key, error->message);
 }
 
+/* I17: a record follows its writer's own one, or says that it does not. */
+static void check_writer(struct recovery *recovery, const struct record_header *header)
+{
+	struct recover_head *head = recovery->head;
+	bool same = memcmp(recovery->writer_id, header->writer_id, CRYPT_ID_BYTES) == 0;
+
+	if (recovery->writer_known && !same && !(header->flags & RECORD_TAKE_OVER) && !head->intruder) {
+		head->intruder = header->seq;
+		log_warn("%s: log record %lld follows another writer's without having taken over; yester check tells more",
+			 recovery->store->url, (long long)header->seq);
+	}
+	memcpy(recovery->writer_id, header->writer_id, CRYPT_ID_BYTES);
+	recovery->writer_known = true;
+}
+
 /* One record on top of the one with hash `previous`, which becomes its own. */
 static int apply_record(struct recovery *recovery, int fd, const struct log_entry *entry,
 			const uint8_t hash[SHA256_BYTES], uint8_t previous[SHA256_BYTES], struct error *error)
@@ -154,8 +172,10 @@ static int apply_record(struct recovery *recovery, int fd, const struct log_entr
 	if (!rc)
 		rc = apply_delta(recovery, delta, entry->seq, hash, error);
 	delta_free(delta);
-	if (!rc)
+	if (!rc) {
+		check_writer(recovery, header);
 		memcpy(previous, hash, SHA256_BYTES);
+	}
 	return name_record(rc, entry->seq, error);
 }
 
@@ -353,6 +373,7 @@ static int recover_once(struct recovery *recovery, struct error *error)
 	int rc;
 
 	memset(head, 0, sizeof(*head));
+	recovery->writer_known = false;
 	rc = find_log(recovery->store, &list, &list_after, error);
 	if (rc)
 		goto out;
@@ -401,7 +422,8 @@ int recover_empty(struct db *db, struct error *error)
 int recover_catalogue(struct store *store, const struct master *master, struct db *db, const char *tmp_dir,
 		      progress_fn *progress, void *context, struct recover_head *out, struct error *error)
 {
-	struct recovery recovery = {store, master, db, tmp_dir, progress, context, out};
+	struct recovery recovery = {.store = store, .master = master, .db = db, .tmp_dir = tmp_dir, .progress = progress,
+				    .context = context, .head = out};
 	struct error why = {0};
 	int rc = ERR_ABSENT;
 
@@ -490,6 +512,8 @@ int recover_follow(struct store *store, const struct master *master, struct db *
 		rc = log_list_fetch(store, head > 0 ? head - 1 : 0, &list, error);
 	if (!rc && head > 0)
 		rc = check_known_head(&recovery, &list, head, hash, error);
+	if (!rc && head > 0)
+		check_writer(&recovery, &out->header);
 	if (!rc)
 		rc = follow_list(&recovery, &list, head, hash, error);
 	if (!rc)

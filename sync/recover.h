@@ -16,8 +16,9 @@ int recover_unlock(struct store *store, const struct unlock *unlock, const struc
 		   int (*keep)(void *context, const char *key, const void *bytes, size_t length), void *context,
 		   struct volume_descriptor *descriptor, struct master **out, struct error *error);
 
-/* The newest record: number, SHA-256 of its bytes, header, and the checkpoint that it names. empty: the log has no record, all else is zero. */
-struct recover_head { int64_t seq; uint8_t hash[SHA256_BYTES]; struct record_header header; struct record_base base; bool empty; };
+/* The newest record: number, SHA-256 of its bytes, header, and the checkpoint that it names. empty: the log has no record, all else is zero. intruder: the first record that breaks I17 (0: none): a writer
+ * follows another without having taken over. That is for `check` to tell; what it says is authentic and in its place, so that it is no reason to keep the user from his files. */
+struct recover_head { int64_t seq; uint8_t hash[SHA256_BYTES]; struct record_header header; struct record_base base; bool empty; int64_t intruder; };
 
 /* Loads the newest state into an empty catalogue: newest record -> base -> records S+1..head, contiguous and chained, fetched several at a time. A 404 inside means start over (the
  * database is emptied again). Sets meta head, confirmed, head_hash, base_*, confirmed_cut_ns, imported. The database is consistent at each

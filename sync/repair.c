@@ -6,6 +6,7 @@
 #include "log.h"
 #include "record.h"
 #include "recover.h"
+#include "writer.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -222,8 +223,8 @@ int repair_spool(struct volume *volume, struct store *store, struct spool *spool
 
 /* ---------------------------------------------------------------- take-over */
 
-/* The user wants it: from now on a restart goes on with it. *confirmed: our newest version in the log. */
-static int note_intent(struct volume *volume, int64_t *confirmed, struct error *error)
+/* asked: the user wants it, and from now on a restart goes on with it. *confirmed: our newest version in the log. */
+static int note_intent(struct volume *volume, bool asked, int64_t *confirmed, struct error *error)
 {
 	struct db *db = volume_db(volume);
 	struct db_conn *conn;
@@ -232,7 +233,7 @@ static int note_intent(struct volume *volume, int64_t *confirmed, struct error *
 	if (rc)
 		return rc;
 	*confirmed = db_meta_int(conn, "confirmed", 0);
-	rc = db_meta_set_int(conn, "must_take_over", 1, error);
+	rc = asked ? db_meta_set_int(conn, "must_take_over", 1, error) : 0;
 	if (!rc && db_meta_int(conn, "take_over_from", -1) < 0)
 		rc = db_meta_set_int(conn, "take_over_from", *confirmed, error);
 	if (!rc)
@@ -241,7 +242,7 @@ static int note_intent(struct volume *volume, int64_t *confirmed, struct error *
 	return rc;
 }
 
-static int note_followed(struct volume *volume, struct error *error)
+static int note_followed(struct volume *volume, bool fenced, struct error *error)
 {
 	struct db *db = volume_db(volume);
 	uint8_t hash[SHA256_BYTES] = {0};
@@ -260,8 +261,8 @@ static int note_followed(struct volume *volume, struct error *error)
 		rc = db_meta_set_int(conn, "log_bytes", 0, error);
 	if (!rc) /* I24: the other's versions do not have what is here; null until ours does */
 		rc = db_meta_set_int(conn, "confirmed_cut_ns", 0, error);
-	if (!rc) /* must_take_over stays until our record is there */
-		rc = db_meta_set_int(conn, "fenced", 0, error);
+	if (!rc) /* must_take_over and rebuilt stay until our record is there */
+		rc = db_meta_set_int(conn, "fenced", fenced, error);
 	if (!rc)
 		rc = local_inode_distrust(conn, from > 0 ? from : 0, error);
 	if (!rc)
@@ -270,13 +271,22 @@ static int note_followed(struct volume *volume, struct error *error)
 	return rc;
 }
 
-int repair_take_over(struct volume *volume, struct store *store, const struct master *master, struct spool *spool,
+/* I17: who has not been asked for must not fence another machine. A new database knows nothing of whose head it is but what the head says. */
+static int refuse(const struct store *store, const struct recover_head *head, struct error *error)
+{
+	return error_set(error, ERR_FENCED, 0,
+			 "%s: the local database was lost, and another machine, or this one before the directory was moved, has written version %lld; "
+			 "mount here with -o take_over to go on from it",
+			 store->url, (long long)head->seq);
+}
+
+int repair_take_over(struct volume *volume, struct store *store, const struct master *master, struct spool *spool, bool asked,
 		     struct error *error)
 {
 	const char *tmp_dir = volume_state_path(volume);
 	struct recover_head head;
 	int64_t confirmed;
-	int rc = note_intent(volume, &confirmed, error);
+	int rc = note_intent(volume, asked, &confirmed, error);
 
 	FAILPOINT("take-over/intent");
 	if (rc)
@@ -292,5 +302,9 @@ int repair_take_over(struct volume *volume, struct store *store, const struct ma
 	if (rc == ERR_ABSENT)
 		rc = recover_catalogue(store, master, volume_db(volume), tmp_dir, NULL, NULL, &head, error);
 	FAILPOINT("take-over/followed");
-	return rc ? rc : note_followed(volume, error);
+	if (rc)
+		return rc;
+	bool foreign = !asked && !head.empty && !writer_is_ours(master, volume, head.header.writer_id);
+	rc = note_followed(volume, foreign, error);
+	return !rc && foreign ? refuse(store, &head, error) : rc;
 }

@@ -17,8 +17,9 @@ int repair_rollback(struct volume *volume, struct spool *spool, int64_t seq, boo
  * remote has to be asked and can't; ERR_FENCED. */
 int repair_spool(struct volume *volume, struct store *store, struct spool *spool, bool *rolled_back, struct error *error);
 
-/* Replays the log to its head, after discarding what is not confirmed. Errors as recover_follow. When it is done the local head is the log's, and what others changed counts as not captured. */
-int repair_take_over(struct volume *volume, struct store *store, const struct master *master, struct spool *spool,
+/* Replays the log to its head, after discarding what is not confirmed. Errors as recover_follow. When it is done the local head is the log's, and what others changed counts as not captured.
+ * asked: the user wants it (I17), which is kept in the database; else only a head that this directory wrote is taken over, and at another's ERR_FENCED says so after all that, noted as fenced. */
+int repair_take_over(struct volume *volume, struct store *store, const struct master *master, struct spool *spool, bool asked,
 		     struct error *error);
 
 #endif

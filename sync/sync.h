@@ -11,7 +11,7 @@
  *   spool                  sealed objects on the local disk
  *   upload upload_queue commit contact   packs in parallel, records in order; what each needs; is the remote the one we know
  *   checkpointer checkpoint   when to write one; its bytes
- *   repair                 damaged spool, take-over
+ *   repair writer          damaged spool, take-over; whose head is it
  *   record object_key recover recover_log   log records; the catalogue from the log
  *   fetch                  implements cache/remote.h
  *   init clone check setup unlock verbs   the verbs that need no mounted volume

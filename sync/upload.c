@@ -354,6 +354,16 @@ void upload_resume(struct upload *upload, bool contact_made, bool taking_over)
 	pthread_mutex_unlock(&upload->lock);
 }
 
+void upload_fence(struct upload *upload, const struct error *error)
+{
+	pthread_mutex_lock(&upload->lock);
+	upload->status.fenced = true;
+	upload->status.error = *error;
+	upload->status.error_ns = clock_wall_ns();
+	pthread_mutex_unlock(&upload->lock);
+	log_error("%s", error->message);
+}
+
 void upload_hold(struct upload *upload, bool held)
 {
 	pthread_mutex_lock(&upload->lock);

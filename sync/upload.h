@@ -48,6 +48,8 @@ int upload_reload(struct upload *upload, struct error *error);
 /* contact: the caller has just compared the remote himself. taking_over: a lost race is not the end. */
 void upload_resume(struct upload *upload, bool contact, bool taking_over);
 void upload_hold(struct upload *upload, bool held);
+/* Another writer owns the log, as the caller has found out and noted: from here on `fenced`, for that reason. */
+void upload_fence(struct upload *upload, const struct error *error);
 /* Tries at once what waits for its time. */
 void upload_kick(struct upload *upload);
 

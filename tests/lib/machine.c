@@ -111,7 +111,7 @@ void machine_clone(struct machine *machine)
 	MACHINE_OK(machine, sync_engine()->clone(machine->config, &machine->unlock, -1, NULL, NULL, &result, &machine->error));
 }
 
-void machine_mount(struct machine *machine, bool take_over, bool accept_loss)
+void machine_open(struct machine *machine, bool take_over, bool accept_loss)
 {
 	struct engine_options options = {.take_over = take_over, .accept_loss = accept_loss};
 
@@ -119,7 +119,18 @@ void machine_mount(struct machine *machine, bool take_over, bool accept_loss)
 	MACHINE_OK(machine, volume_open(machine->config, &machine->volume, &machine->error));
 	MACHINE_OK(machine, volume_open_backing(machine->volume, false, &machine->error));
 	MACHINE_OK(machine, sync_engine()->open(machine->volume, &options, &machine->engine, &machine->error));
+}
+
+void machine_start(struct machine *machine)
+{
+	enter(machine);
 	MACHINE_OK(machine, sync_engine()->start(machine->engine, &machine->error));
+}
+
+void machine_mount(struct machine *machine, bool take_over, bool accept_loss)
+{
+	machine_open(machine, take_over, accept_loss);
+	machine_start(machine);
 }
 
 int machine_unmount(struct machine *machine, int64_t drain_ns, bool clean)

@@ -32,7 +32,9 @@ void machine_make(struct machine *machine, const char *name, const char *remote)
 void machine_free(struct machine *machine);
 void machine_init(struct machine *machine);
 void machine_clone(struct machine *machine);
-/* volume_open to engine start. */
+/* volume_open to engine open; engine start; both. */
+void machine_open(struct machine *machine, bool take_over, bool accept_loss);
+void machine_start(struct machine *machine);
 void machine_mount(struct machine *machine, bool take_over, bool accept_loss);
 /* Stops the engine with that much time to drain; its result. */
 int machine_unmount(struct machine *machine, int64_t drain_ns, bool clean);

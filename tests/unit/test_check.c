@@ -138,6 +138,19 @@ static void test_sound(void **state)
 	assert_int_equal(check(fixture, 30), 0);
 }
 
+/* I17. */
+static void test_intruder(void **state)
+{
+	struct fixture *fixture = *state;
+	struct sample *sample = &fixture->sample;
+
+	memset(sample->writer_id, 'w', sizeof(sample->writer_id));
+	sample_commit(sample, sample_delta(sample, 0), 0);
+	assert_int_equal(check(fixture, 0), ERR_CORRUPT);
+	expect_damaged(fixture, "log/0000000000000005", "by another writer than the record before it, and no take-over (I17)");
+	assert_int_equal(fixture->result.records, 5);
+}
+
 /* Fault 5. */
 static void test_missing_pack(void **state)
 {
@@ -321,7 +334,7 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_sound), TEST(test_missing_pack), TEST(test_flipped_pack), TEST(test_short_pack),
+		TEST(test_sound), TEST(test_intruder), TEST(test_missing_pack), TEST(test_flipped_pack), TEST(test_short_pack),
 		TEST(test_inline_pack), TEST(test_log), TEST(test_wrong_key), TEST(test_local), TEST(test_local_helps),
 		TEST(test_rolled_back),
 	};

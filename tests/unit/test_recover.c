@@ -233,6 +233,37 @@ static void rename_object(const struct sample *sample, const char *from, const c
 	free(b);
 }
 
+/* I17: a writer who did not take over is noticed; but he had the key, his record is in its place, and the user wants his files. */
+static void test_intruder(void **state)
+{
+	struct sample sample;
+	struct recover_head head;
+	struct error error = {0};
+	struct db *db, *other;
+
+	(void)state;
+	sample_open(&sample, true);
+	add_versions(&sample, 2);
+	io_random(sample.writer_id, sizeof(sample.writer_id));
+	sample_commit(&sample, sample_delta(&sample, VERSION_TAKE_OVER), RECORD_TAKE_OVER);
+	sample_commit(&sample, sample_delta(&sample, 0), 0);
+	db = open_db(&sample, "a");
+	assert_int_equal(recover(&sample, db, &head, &error), 0);
+	assert_int_equal(head.intruder, 0);
+	io_random(sample.writer_id, sizeof(sample.writer_id));
+	sample_commit(&sample, sample_delta(&sample, 0), 0);
+	sample_commit(&sample, sample_delta(&sample, 0), 0);
+	assert_int_equal(follow(&sample, db, &head, &error), 0);
+	assert_int_equal(head.intruder, 5);
+	other = open_db(&sample, "b");
+	assert_int_equal(recover(&sample, other, &head, &error), 0);
+	assert_int_equal(head.seq, 6);
+	assert_int_equal(head.intruder, 5);
+	db_close(other);
+	db_close(db);
+	sample_close(&sample);
+}
+
 /* Fault 44: swapped, dropped, truncated, replayed. */
 static void test_hostile_log(void **state)
 {
@@ -442,7 +473,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_log_only), cmocka_unit_test(test_partial), cmocka_unit_test(test_checkpoint),
-		cmocka_unit_test(test_hostile_log), cmocka_unit_test(test_hostile_checkpoint), cmocka_unit_test(test_follow),
+		cmocka_unit_test(test_hostile_log), cmocka_unit_test(test_intruder), cmocka_unit_test(test_hostile_checkpoint), cmocka_unit_test(test_follow),
 		cmocka_unit_test(test_unlock), cmocka_unit_test(test_unlock_unencrypted), cmocka_unit_test(test_saved_texts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
