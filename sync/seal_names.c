@@ -312,6 +312,27 @@ static int close_all(struct closing *closing)
 	return rc;
 }
 
+static int work_order(const void *a, const void *b)
+{
+	const struct seal_ino *x = *(struct seal_ino *const *)a, *y = *(struct seal_ino *const *)b;
+
+	if (x->place != y->place)
+		return x->place < y->place ? -1 : 1;
+	return (x->ino > y->ino) - (x->ino < y->ino);
+}
+
+/* What is new goes into the packs in the order in which a reader of the tree will want it: directory by directory, by name. */
+static void order_work(struct sealing *sealing)
+{
+	for (size_t i = 0; i < sealing->sorted; i++) {
+		struct seal_ino *child = sealing->names[i].child;
+		if (child && !child->place)
+			child->place = i + 1;
+	}
+	if (sealing->work_count)
+		qsort(sealing->work, sealing->work_count, sizeof(*sealing->work), work_order);
+}
+
 int seal_names_settle(struct sealing *sealing, struct error *error)
 {
 	struct closing closing = {.sealing = sealing, .error = error};
@@ -319,6 +340,7 @@ int seal_names_settle(struct sealing *sealing, struct error *error)
 	if (sealing->name_count)
 		qsort(sealing->names, sealing->name_count, sizeof(*sealing->names), name_order);
 	sealing->sorted = sealing->name_count;
+	order_work(sealing);
 	for (size_t i = 0; i < sealing->buckets; i++)
 		for (struct seal_ino *ino = sealing->by_ino[i]; ino; ino = ino->same_ino)
 			lost_name(&closing, ino);

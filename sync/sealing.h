@@ -2,7 +2,7 @@
  *
  *   sealing_new            numbers, an empty delta
  *   seal_ino_*, seal_name_add   which inodes and names it is about                     (seal_ino.c, seal_names.c; caller's thread)
- *   seal_names_settle      live names are looked up; inodes that have none left are gone, with all below them
+ *   seal_names_settle      live names are looked up; inodes that have none left are gone, with all below them; the others are put in order
  *   seal_run               sealers capture every wanted inode: attributes, then bytes  (seal_pool.c, seal_room.c; seal_file.c; several threads)
  *   seal_names_emit        names of inodes that made it; the others are put off
  *   sealing_commit         record, spool, the I11 transaction, hand-over to upload     (seal_commit.c)
@@ -61,6 +61,7 @@ struct seal_ino {
 	int64_t ino;                          /* 0: none given yet */
 	int64_t captured;                     /* 0: its bytes are in no version, or differ in unknown places */
 	struct frozen *frozen;                /* of the cut, NULL otherwise */
+	size_t place;           /* of its first name among the sorted ones, from 1; 0: has none in this version */
 	int32_t added, removed;               /* names, in this version */
 	bool known;                           /* the catalogue has a live row */
 	bool wanted, gone, expanded, listed;
