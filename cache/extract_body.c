@@ -115,6 +115,7 @@ static int write_file(struct worker *worker, const struct entry *entry, int fd, 
 
 	if (rc < 0)
 		return rc;
+	history_copy_once(file);
 	rc = copy_bytes(worker, file, fd, error);
 	history_close(file);
 	return rc < 0 ? rc : write_attrs(worker->x, entry, fd, error);

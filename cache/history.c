@@ -143,6 +143,8 @@ int history_open(struct volume *volume, int64_t seq, int64_t ino, struct history
 	return 0;
 }
 
+void history_copy_once(struct history_file *file) { file->copy_once = true; }
+
 void history_close(struct history_file *file)
 {
 	if (!file)

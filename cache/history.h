@@ -15,6 +15,8 @@ struct history_file;
 
 /* Opens a regular file of a version. ERR_ABSENT, ERR_CORRUPT, ERR_FAILED (also: not a regular file), ERR_NOMEM. */
 int history_open(struct volume *volume, int64_t seq, int64_t ino, struct history_file **out, struct error *error);
+/* Before the first read: it is read once, to be written elsewhere. Small chunks are then not kept in the chunk cache, which would be one more file for each file. */
+void history_copy_once(struct history_file *file);
 /* No call on this file may be under way. NULL is fine. */
 void history_close(struct history_file *file);
 int64_t history_size(const struct history_file *file);

@@ -13,6 +13,7 @@
 #define PIECES_MAX 256
 #define AHEAD_PIECES 16
 #define AHEAD_THREADS 8
+#define KEPT_BYTES (64 << 10) /* chunks from there on are kept even of what is copied once: the same may be in another file */
 #define LIVE_MISMATCHES 8 /* then the live file is taken for another one */
 
 /* --- Where the bytes come from. No lock is held. --- */
@@ -106,7 +107,7 @@ static int from_remote(struct history_file *file, const struct chunk_row *was, s
 	if (!rc && (int64_t)out->length != chunk.length)
 		rc = error_set(error, ERR_CORRUPT, 0, "chunk %lld: %zu bytes instead of %lld", (long long)chunk.num, out->length,
 			       (long long)chunk.length);
-	if (!rc && cache)
+	if (!rc && cache && !(file->copy_once && out->length < KEPT_BYTES))
 		chunk_cache_put(cache, chunk.id, out->data, out->length);
 	return rc;
 }

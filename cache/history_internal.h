@@ -23,6 +23,7 @@ struct piece;
 struct history_file {
 	struct volume *volume;
 	int64_t seq, ino, size; /* constant */
+	bool copy_once;         /* constant */
 	pthread_mutex_t lock;   /* all below; never held across SQLite, files or the network */
 	pthread_cond_t loaded;  /* some piece is no longer PIECE_LOADING */
 	int references;         /* the opener's, one for each job that reads ahead */

@@ -9,7 +9,7 @@
 struct remote;
 struct remote_ops {
 	/* Appends the verified plaintext (chunk->length bytes) of one chunk to out: from the spool if the pack is still there, else from the
-	 * store. Waits for the network. Concurrent calls for one chunk make one request. ERR_CORRUPT names the object; ERR_RETRY, ERR_DENIED, ERR_FAILED as store.h. */
+	 * store. Waits for the network. Concurrent calls for one chunk make one request, and one for chunks that lie together in a pack. ERR_CORRUPT names the object; ERR_RETRY, ERR_DENIED, ERR_FAILED as store.h. */
 	int (*fetch_chunk)(struct remote *, const struct chunk_row *, const struct pack_row *, struct buf *out,
 			   struct error *);
 	/* 0 when data is exactly that chunk (the keyed hash: only sync holds the key). */

@@ -146,6 +146,8 @@ static void engine_close(struct engine *engine)
 	if (!engine)
 		return;
 	pipeline_free(engine->pipeline);
+	if (engine->store) /* nobody waits any more for what is being read ahead */
+		store_cancel(engine->store);
 	if (engine->remote)
 		volume_set_remote(engine->volume, NULL);
 	fetch_free(engine->remote);

@@ -13,7 +13,7 @@
  *   checkpointer checkpoint   when to write one; its bytes
  *   repair writer          damaged spool, take-over; whose head is it
  *   record object_key recover recover_log   log records; the catalogue from the log
- *   fetch                  implements cache/remote.h
+ *   fetch fetch_window     implements cache/remote.h; ranges of packs, ahead of who reads them
  *   init clone check setup unlock verbs   the verbs that need no mounted volume
  *   seal.h pack stream chunker compress crypt key key_file descriptor lines   bytes, sealed
  *   store store_file* store_late store_s3 s3_* http credentials   object stores

@@ -123,6 +123,13 @@ static int fetch(struct fixture *fixture, struct error *error)
 	return rc;
 }
 
+/* What was fetched and is in memory. */
+static void forget(struct fixture *fixture)
+{
+	fetch_free(fixture->remote);
+	assert_int_equal(fetch_new(fixture->sample.master, fixture->sample.store, fixture->spool_fd, &fixture->remote), 0);
+}
+
 static uint64_t gets(const struct fixture *fixture)
 {
 	struct store_counts counts;
@@ -171,6 +178,7 @@ static void test_inline(void **state)
 	put(&fixture->sample, key, record.data, record.length);
 	assert_int_equal(fetch(fixture, NULL), 0);
 	sample_remove(&fixture->sample, key);
+	forget(fixture);
 	assert_int_equal(fetch(fixture, NULL), ERR_CORRUPT);
 	spool_put(fixture->spool_fd, key, record.data, record.length);
 	assert_int_equal(fetch(fixture, NULL), 0);
@@ -346,12 +354,249 @@ static void test_single_flight(void **state)
 	race(fixture, ERR_RETRY);
 }
 
+/* ---------------------------------------------------------------- ranges */
+
+#define CHUNKS 6000
+#define SMALL 3000 /* bytes of a chunk at the most */
+
+/* A pack of many small chunks that can't be compressed. */
+struct many {
+	struct chunk_row chunks[CHUNKS];
+	uint8_t *data[CHUNKS];
+	struct pack_row pack;
+	struct buf bytes;
+};
+
+static struct many *make_many(const struct sample *sample)
+{
+	struct pack_builder *builder = pack_builder_new(sample->master, 1);
+	struct many *many = calloc(1, sizeof(*many));
+	const struct buf *bytes;
+
+	for (int i = 0; i < CHUNKS; i++) {
+		uint32_t length = 1 + (uint32_t)(i * 7919) % SMALL;
+		struct chunk_place place;
+		struct chunk_row *row = &many->chunks[i];
+		many->data[i] = malloc(length);
+		io_random(many->data[i], length);
+		master_chunk_id(sample->master, many->data[i], length, row->id);
+		assert_int_equal(pack_builder_add(builder, row->id, many->data[i], length, &place), 0);
+		row->num = i + 1;
+		row->idx = place.index;
+		row->offset = (int64_t)place.offset;
+		row->stored = place.stored_bytes;
+		row->length = place.length;
+		row->codec = place.codec;
+	}
+	memcpy(many->pack.id, pack_builder_id(builder), sizeof(many->pack.id));
+	memcpy(many->pack.salt, pack_builder_salt(builder), sizeof(many->pack.salt));
+	assert_int_equal(pack_builder_finish(builder, &bytes, many->pack.hash), 0);
+	assert_int_equal(buf_append(&many->bytes, bytes->data, bytes->length), 0);
+	many->pack.size = (int64_t)bytes->length;
+	pack_builder_free(builder);
+	return many;
+}
+
+static void free_many(struct many *many)
+{
+	for (int i = 0; i < CHUNKS; i++)
+		free(many->data[i]);
+	buf_free(&many->bytes);
+	free(many);
+}
+
+static struct many *put_many(struct fixture *fixture, size_t length)
+{
+	struct many *many = make_many(&fixture->sample);
+	char key[RECORD_KEY_BYTES];
+
+	pack_key(key, many->pack.id);
+	put(&fixture->sample, key, many->bytes.data, length < many->bytes.length ? length : many->bytes.length);
+	return many;
+}
+
+/* Any thread. */
+static int read_one(struct remote *remote, const struct many *many, int i)
+{
+	struct buf out = {0};
+	struct error error = {0};
+	int rc = remote->ops->fetch_chunk(remote, &many->chunks[i], &many->pack, &out, &error);
+	bool right = rc ? out.length == 0 : (int64_t)out.length == many->chunks[i].length && memcmp(out.data, many->data[i], out.length) == 0;
+
+	buf_free(&out);
+	return right ? rc : 1;
+}
+
+static uint64_t bytes_down(const struct fixture *fixture)
+{
+	struct store_counts counts;
+
+	store_get_counts(fixture->sample.store, &counts);
+	return counts.bytes_down;
+}
+
+static void test_in_order(void **state)
+{
+	struct fixture *fixture = *state;
+	struct many *many = put_many(fixture, SIZE_MAX);
+
+	for (int i = 0; i < CHUNKS; i++)
+		assert_int_equal(read_one(fixture->remote, many, i), 0);
+	assert_true(gets(fixture) <= 10);
+	assert_true(bytes_down(fixture) <= (uint64_t)many->pack.size);
+	free_many(many);
+}
+
+/* Nothing but what is wanted, when that lies here and there. */
+static void test_here_and_there(void **state)
+{
+	struct fixture *fixture = *state;
+	struct many *many = put_many(fixture, SIZE_MAX);
+	uint64_t wanted = 0;
+	int count = 0;
+
+	for (int i = 0; i < CHUNKS; i += 400, count++) {
+		int at = (i * 7) % CHUNKS;
+		assert_int_equal(read_one(fixture->remote, many, at), 0);
+		wanted += (uint64_t)many->chunks[at].stored;
+	}
+	assert_int_equal(gets(fixture), count);
+	assert_int_equal(bytes_down(fixture), wanted);
+	assert_int_equal(read_one(fixture->remote, many, 0), 0); /* again */
+	assert_int_equal(gets(fixture), count);
+	free_many(many);
+}
+
+/* Each tenth chunk is wanted: a request for each of them costs less than all that lies between. */
+static void test_sparse(void **state)
+{
+	struct fixture *fixture = *state;
+	struct many *many = put_many(fixture, SIZE_MAX);
+
+	for (int i = 0; i < CHUNKS; i += 10)
+		assert_int_equal(read_one(fixture->remote, many, i), 0);
+	assert_true(bytes_down(fixture) < (uint64_t)many->pack.size / 2);
+	free_many(many);
+}
+
+/* An object that ends too early: all that is there is read, and what is not is damage (faults 3 and 4). */
+static void test_truncated(void **state)
+{
+	struct fixture *fixture = *state;
+	struct many *many = put_many(fixture, 2000000);
+
+	for (int i = 0; i < CHUNKS; i++) {
+		bool there = many->chunks[i].offset + many->chunks[i].stored <= 2000000;
+		assert_int_equal(read_one(fixture->remote, many, i), there ? 0 : ERR_CORRUPT);
+	}
+	free_many(many);
+}
+
+static void test_flipped(void **state)
+{
+	struct fixture *fixture = *state;
+	struct many *many = put_many(fixture, SIZE_MAX);
+	char key[RECORD_KEY_BYTES];
+
+	pack_key(key, many->pack.id);
+	sample_flip(&fixture->sample, key, many->chunks[3000].offset + 1);
+	for (int i = 0; i < CHUNKS; i++)
+		assert_int_equal(read_one(fixture->remote, many, i), i == 3000 ? ERR_CORRUPT : 0);
+	assert_true(gets(fixture) <= 11); /* once more for that one */
+	free_many(many);
+}
+
+/* A store that gives a long range only when another long one has been asked for. */
+struct pair {
+	struct store store;
+	struct store *real;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	int asked; /* lock: long ranges */
+};
+
+static int pair_get(struct store *store, const char *key, uint64_t offset, uint64_t length, struct buf *out, struct error *error)
+{
+	struct pair *pair = (struct pair *)store;
+
+	pthread_mutex_lock(&pair->lock);
+	if (length >= 1 << 20) {
+		pair->asked++;
+		pthread_cond_broadcast(&pair->changed);
+		while (pair->asked < 2)
+			pthread_cond_wait(&pair->changed, &pair->lock);
+	}
+	pthread_mutex_unlock(&pair->lock);
+	return pair->real->ops->get(pair->real, key, offset, length, out, error);
+}
+
+/* One reader has several ranges asked for at a time. */
+static void test_ahead(void **state)
+{
+	static const struct store_ops pair_ops = {.get = pair_get};
+	struct fixture *fixture = *state;
+	struct many *many = put_many(fixture, SIZE_MAX);
+	struct pair pair = {.store = {.ops = &pair_ops}, .real = fixture->sample.store};
+	struct remote *remote;
+
+	pthread_mutex_init(&pair.lock, NULL);
+	pthread_cond_init(&pair.changed, NULL);
+	assert_int_equal(fetch_new(fixture->sample.master, &pair.store, -1, &remote), 0);
+	for (int i = 0; i < CHUNKS; i++)
+		assert_int_equal(read_one(remote, many, i), 0);
+	assert_true(pair.asked >= 2);
+	fetch_free(remote);
+	pthread_cond_destroy(&pair.changed);
+	pthread_mutex_destroy(&pair.lock);
+	free_many(many);
+}
+
+struct crowd {
+	struct fixture *fixture;
+	const struct many *many;
+	unsigned seed;
+	int rc;
+};
+
+/* Now in order, now anywhere. */
+static void *run_crowd(void *context)
+{
+	struct crowd *crowd = context;
+	unsigned at = 0;
+
+	for (int i = 0; i < 3000 && !crowd->rc; i++) {
+		crowd->seed = crowd->seed * 1103515245 + 12345;
+		at = (crowd->seed >> 16) % 20 ? (at + 1) % CHUNKS : (crowd->seed >> 8) % CHUNKS;
+		crowd->rc = read_one(crowd->fixture->remote, crowd->many, (int)at);
+	}
+	return NULL;
+}
+
+static void test_crowd(void **state)
+{
+	struct fixture *fixture = *state;
+	struct many *many = put_many(fixture, SIZE_MAX);
+	struct crowd crowds[READERS];
+	pthread_t threads[READERS];
+
+	for (unsigned i = 0; i < READERS; i++) {
+		crowds[i] = (struct crowd){.fixture = fixture, .many = many, .seed = i};
+		assert_int_equal(pthread_create(&threads[i], NULL, run_crowd, &crowds[i]), 0);
+	}
+	for (int i = 0; i < READERS; i++)
+		pthread_join(threads[i], NULL);
+	for (int i = 0; i < READERS; i++)
+		assert_int_equal(crowds[i].rc, 0);
+	free_many(many);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_from_store), TEST(test_from_spool), TEST(test_inline), TEST(test_damage), TEST(test_absurd),
-		TEST(test_verify), TEST(test_single_flight),
+		TEST(test_verify), TEST(test_single_flight), TEST(test_in_order), TEST(test_here_and_there), TEST(test_sparse),
+		TEST(test_truncated), TEST(test_flipped), TEST(test_ahead), TEST(test_crowd),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
