@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define BYTES_MAX (UINT64_C(32) << 20)
+#define RANGES_MAX 256 /* many tiny ones would take more room than their bytes, and long to search */
 #define LENGTH_MIN (UINT64_C(128) << 10)
 #define LENGTH_MAX (UINT64_C(4) << 20)
 #define AHEAD_FROM (UINT64_C(1) << 20) /* a stream whose ranges have become so long is asked for ahead */
@@ -54,6 +55,7 @@ struct windows {
 	pthread_cond_t landed;
 	struct range *ranges; /* that can be found */
 	uint64_t bytes;       /* of these */
+	unsigned count;       /* of these */
 	uint64_t tick, serial;
 	struct stream streams[STREAMS];
 	struct pool *pool;    /* made when first wanted */
@@ -79,6 +81,7 @@ static void forget(struct windows *windows, struct range *range)
 {
 	*at_of(windows, range) = range->next;
 	windows->bytes -= range->to - range->from;
+	windows->count--;
 }
 
 static void evict(struct windows *windows, struct range *range)
@@ -104,7 +107,7 @@ static void release(struct windows *windows, struct range *range)
 /* Lets the longest unused go. False: what is left is in use. */
 static bool make_room(struct windows *windows, uint64_t bytes)
 {
-	while (windows->bytes + bytes > BYTES_MAX) {
+	while (windows->bytes + bytes > BYTES_MAX || windows->count >= RANGES_MAX) {
 		struct range *oldest = NULL;
 		for (struct range *range = windows->ranges; range; range = range->next)
 			if (range->state == RANGE_LANDED && !range->holders && (!oldest || range->used < oldest->used))
@@ -155,6 +158,7 @@ static struct range *add(struct windows *windows, const struct window_place *pla
 	range->next = windows->ranges;
 	windows->ranges = range;
 	windows->bytes += to - from;
+	windows->count++;
 	stream->end = max_u64(stream->end, to);
 	stream->fetched += to - from;
 	return range;
@@ -273,13 +277,28 @@ static void ask_ahead(struct windows *windows, const struct window_place *place,
 
 /* ---------------------------------------------------------------- asking the store */
 
+/* Lock held. Where long answers don't arrive, or there is nothing to answer with, the streams of that pack begin anew with short ones: who tries once more gets what can be had. */
+static void fall_back(struct windows *windows, const struct range *range)
+{
+	for (struct stream *stream = windows->streams; stream < windows->streams + STREAMS; stream++)
+		if (memcmp(stream->pack_id, range->pack_id, CRYPT_ID_BYTES) == 0)
+			stream->length = 0;
+	if (range->stream->serial == range->serial)
+		range->stream->fetched -= min_u64(range->stream->fetched, range->to - range->from);
+}
+
 static void fly(struct windows *windows, struct range *range)
 {
 	struct error error = {0};
 	struct buf bytes = {0};
 	int rc = store_get(windows->store, range->key, range->from, range->to - range->from, &bytes, &error);
 
+	if (!rc && bytes.length != range->to - range->from)
+		rc = error_set(&error, ERR_RETRY, 0, "%s: %zu bytes instead of %llu", range->key, bytes.length,
+			       (unsigned long long)(range->to - range->from));
 	pthread_mutex_lock(&windows->lock);
+	if (rc)
+		fall_back(windows, range);
 	range->rc = rc;
 	range->error = error;
 	range->bytes = bytes;

@@ -2,7 +2,7 @@
  *
  * Files that were written together lie together in a pack, and whoever reads one often reads the next: a restore does. A request for each chunk would cost a round trip for each small file. So
  * there are streams: a read that misses shortly behind the end of what was asked for last in that pack (or in what was left out before it: several threads may read for one reader) continues that stream, with a range twice as long (128 KiB to 4 MiB) while at least
- * half of what it brings is read, and a shorter one otherwise; any other read that misses asks for exactly its bytes, and is the beginning of a stream. A stream with ranges of 1 MiB and more
+ * half of what it brings is read, and a shorter one otherwise or when one failed; any other read that misses asks for exactly its bytes, and is the beginning of a stream. A stream with ranges of 1 MiB and more
  * has the next ones asked for ahead of its readers, in parallel; one that came to the end of its pack goes on at the beginning of another.
  *
  *   state of a range  meaning                            left by
@@ -11,7 +11,7 @@
  *   landed            its bytes are constant             eviction (the longest unused), when nobody holds it
  *   failed            nobody finds it any more           the last who holds it: the next reader asks anew
  *
- * Memory: 32 MiB, and what readers hold at the moment. Any thread. */
+ * Memory: 32 MiB in 256 ranges, and what readers hold at the moment. Any thread. */
 #ifndef YESTER_FETCH_WINDOW_H
 #define YESTER_FETCH_WINDOW_H
 
