@@ -29,6 +29,7 @@ struct queue {
 struct db {
 	char *path;
 	bool unchecked;
+	atomic_bool damaged;
 	struct queue write_lock;
 	struct db_conn *writer; /* write_lock; NULL: opened for reading only */
 	bool full;              /* write_lock: its synchronous is FULL */
@@ -203,6 +204,7 @@ static int writer_open(struct db *db, struct error *error)
 
 	if (rc)
 		return rc;
+	db_conn_watch(db->writer, &db->damaged);
 	rc = db_step(db->writer, error, "PRAGMA journal_mode=WAL", "");
 	if (rc < 0)
 		return rc;
@@ -289,6 +291,8 @@ out:
 const char *db_path(const struct db *db) { return db->path; }
 
 bool db_unchecked(const struct db *db) { return db->unchecked; }
+
+bool db_damaged(const struct db *db) { return atomic_load(&db->damaged); }
 
 void db_close(struct db *db)
 {
@@ -396,8 +400,11 @@ static int reader_open(struct db *db, struct db_conn **out, struct error *error)
 {
 	int rc = db_conn_open(db->path, SQLITE_OPEN_READWRITE, NULL, out, error);
 
+	if (rc == ERR_CORRUPT)
+		atomic_store(&db->damaged, true);
 	if (rc)
 		return rc;
+	db_conn_watch(*out, &db->damaged);
 	sqlite3_db_config(db_handle(*out), SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 	rc = db_exec(*out, "PRAGMA query_only=ON; PRAGMA wal_autocheckpoint=0; PRAGMA cache_size=-4096", error);
 	if (rc) {
@@ -458,6 +465,8 @@ static int check_on_reader(struct db *db, const char *sql, struct error *error)
 	if (rc)
 		return rc;
 	rc = check(conn, db->path, sql, error);
+	if (rc == ERR_CORRUPT)
+		atomic_store(&db->damaged, true);
 	db_read_end(db, conn);
 	return rc;
 }

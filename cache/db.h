@@ -31,6 +31,8 @@ int db_open_reader(const char *state_path, struct db **out, struct error *error)
 bool db_unchecked(const struct db *db);
 /* PRAGMA quick_check on a reader; any thread, seconds for a large database. ERR_CORRUPT with its first line. */
 int db_quick_check(struct db *db, struct error *error);
+/* True once SQLite, or one of the checks, has met with damage since db_open: whatever else is read from it may be wrong. Any thread. */
+bool db_damaged(const struct db *db);
 /* Makes a last WAL checkpoint. NULL is fine. No reader or writer may be active. */
 void db_close(struct db *db);
 

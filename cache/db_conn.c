@@ -19,6 +19,7 @@ struct db_conn {
 	struct slot *slots;
 	size_t slot_count, used;
 	sqlite3_stmt *last;
+	atomic_bool *damaged; /* NULL: nobody wants to know */
 };
 
 static int code_of(sqlite3 *handle, int result, int *sys_errno)
@@ -46,6 +47,8 @@ int db_error(struct db_conn *conn, struct error *error, const char *what)
 	int sys_errno;
 	int code = code_of(conn->handle, sqlite3_extended_errcode(conn->handle), &sys_errno);
 
+	if (code == ERR_CORRUPT && conn->damaged)
+		atomic_store(conn->damaged, true);
 	return error_set(error, code, sys_errno, "%s: %s%s%s", what, sqlite3_errmsg(conn->handle),
 			 sys_errno ? ": " : "", sys_errno ? strerror(sys_errno) : "");
 }
@@ -93,6 +96,8 @@ int db_conn_open(const char *path, int flags, const char *vfs, struct db_conn **
 	*out = conn;
 	return 0;
 }
+
+void db_conn_watch(struct db_conn *conn, atomic_bool *damaged) { conn->damaged = damaged; }
 
 void db_conn_close(struct db_conn *conn)
 {

@@ -5,11 +5,14 @@
 #include "db.h"
 
 #include <sqlite3.h>
+#include <stdatomic.h>
 
 /* Opens a connection with the PRAGMAs that every connection of ours has (facts: mmap_size 0, cell_size_check, trusted_schema off, no
  * foreign keys, temporary tables in memory, defensive). `flags` as sqlite3_open_v2; NOMUTEX is added: one thread at a time. vfs NULL: the
  * default. On failure *out is NULL. */
 int db_conn_open(const char *path, int flags, const char *vfs, struct db_conn **out, struct error *error);
+/* *damaged becomes true, and stays so, when SQLite reports damage to conn. */
+void db_conn_watch(struct db_conn *conn, atomic_bool *damaged);
 /* Finalizes its statements and closes. NULL is fine. */
 void db_conn_close(struct db_conn *conn);
 /* Resets every statement that is still in the middle of its rows: before the end of a transaction. */

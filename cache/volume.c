@@ -30,6 +30,7 @@ struct volume {
 	struct node *root; /* number 1; NULL before volume_open_backing */
 	struct journal *journal;
 	bool started_clean;  /* how the last session ended, as volume_start_journal found it */
+	atomic_bool marked;  /* the file `rebuild` is there */
 	atomic_bool scanned; /* a rescan of this session came to its end */
 	struct chunk_cache *chunk_cache;
 	struct remote *remote;
@@ -145,8 +146,34 @@ static int open_parts(struct volume *volume, bool create, bool reader, struct er
 	return result;
 }
 
-/* A damaged database is only a cache: it is kept for the curious and out of the way. */
-static void set_aside(struct volume *volume)
+#define REBUILD "rebuild"
+
+bool volume_is_damaged(struct volume *volume)
+{
+	static const char why[] = "yester: volume.db was found damaged; the next mount makes a new one\n";
+	struct error error;
+
+	if (!volume->db || !db_damaged(volume->db))
+		return false;
+	if (atomic_load(&volume->marked))
+		return true;
+	if (io_replace_file(volume->state_fd, REBUILD, why, sizeof why - 1, 0600, &error) == ERR_OK)
+		atomic_store(&volume->marked, true);
+	else
+		log_error("%s: can't note that the database is damaged: %s", volume->config->name, error.message);
+	return true;
+}
+
+/* ERR_CORRUPT: volume_is_damaged was there. */
+static int find_mark(struct volume *volume, struct error *error)
+{
+	if (faccessat(volume->state_fd, REBUILD, F_OK, 0) == 0)
+		return error_set(error, ERR_CORRUPT, 0, "%s/volume.db: it was found damaged while it was in use", volume->state_path);
+	return errno == ENOENT ? ERR_OK : error_errno(error, errno, "%s/" REBUILD, volume->state_path);
+}
+
+/* A damaged database is only a cache: it is kept for the curious and out of the way. The mark goes last: a kill before that has it done again. */
+static int set_aside(struct volume *volume, struct error *error)
 {
 	static const char *const files[] = {"volume.db", "volume.db-wal", "volume.db-shm"};
 	int64_t now_s = clock_wall_ns() / NS_PER_S;
@@ -156,8 +183,11 @@ static void set_aside(struct volume *volume)
 
 		snprintf(to, sizeof to, "%s.damaged-%lld", files[i], (long long)now_s);
 		if (renameat(volume->state_fd, files[i], volume->state_fd, to) != 0 && errno != ENOENT)
-			log_warn("%s/%s: cannot set aside: %s", volume->state_path, files[i], strerror(errno));
+			return error_errno(error, errno, "%s/%s: can't be set aside", volume->state_path, files[i]);
 	}
+	if (io_fsync_dir(volume->state_fd) != 0 || (unlinkat(volume->state_fd, REBUILD, 0) != 0 && errno != ENOENT))
+		return error_errno(error, errno, "state directory %s", volume->state_path);
+	return ERR_CORRUPT;
 }
 
 int volume_create(const struct volume_config *config, struct volume **out, struct error *error)
@@ -211,12 +241,14 @@ static int open_existing(const struct volume_config *config, bool lock, bool cre
 
 	if (result == ERR_OK && lock)
 		result = take_lock(volume, error);
+	if (result == ERR_OK && !create)
+		result = find_mark(volume, error);
 	if (result == ERR_OK && create && faccessat(volume->state_fd, "volume.db", F_OK, 0) != 0 && tree_clear(volume->spool_fd) != 0)
 		result = error_errno(error, errno, "%s/spool: can't be cleared", volume->state_path);
 	if (result == ERR_OK)
 		result = open_parts(volume, create, !lock, error);
 	if (result == ERR_CORRUPT && lock && !volume->db)
-		set_aside(volume);
+		result = set_aside(volume, error);
 	if (result != ERR_OK) {
 		volume_close(volume, false);
 		return result;
@@ -379,6 +411,7 @@ void volume_close(struct volume *volume, bool mark_clean)
 	mark_clean = mark_clean && (volume->started_clean || atomic_load(&volume->scanned));
 	if (volume->journal && journal_close(volume->journal, mark_clean, &error) != ERR_OK)
 		log_error("%s: %s; the next mount looks at everything", volume->config->name, error.message);
+	volume_is_damaged(volume);
 	chunk_cache_close(volume->chunk_cache);
 	node_put(volume->nodes, volume->root);
 	node_table_free(volume->nodes);

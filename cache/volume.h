@@ -3,6 +3,7 @@
  *
  *   $STATE/NAME/lock          flock; holds the pid
  *   $STATE/NAME/volume.db     db.h
+ *   $STATE/NAME/rebuild       there: the database was found damaged while it was in use
  *   $STATE/NAME/unsettled.log unsettled_log.h; overflow: unsettled.c
  *   $STATE/NAME/spool/        sealed objects, immutable (I14)
  *   $STATE/NAME/cache/        chunk cache
@@ -31,7 +32,7 @@ struct volume;
 /* Makes the state directory and an empty database for config->name. ERR_EXISTS when there is one. Leaves it locked and open as volume_open does. */
 int volume_create(const struct volume_config *config, struct volume **out, struct error *error);
 /* Takes the lock (ERR_BUSY: "already mounted (process N)"), checks modes (0700), refuses a state directory that lies below the backing directory, opens the database. It is only
- * a cache (faults 20, 21): an absent one is made anew, empty, and a corrupt one set aside as volume.db.damaged-TIME before that; the spool is emptied then, and the engine fills the database from the remote. */
+ * a cache (faults 20, 21): an absent one is made anew, empty, and a corrupt one, or one that was found damaged while it was in use, set aside as volume.db.damaged-TIME before that; the spool is emptied then, and the engine fills the database from the remote. */
 int volume_open(const struct volume_config *config, struct volume **out, struct error *error);
 /* Read-only beside a running daemon: no lock, no backing, database through readers only. */
 int volume_open_reader(const struct volume_config *config, struct volume **out, struct error *error);
@@ -55,6 +56,9 @@ struct chunk_cache *volume_chunk_cache(struct volume *volume);
 struct remote *volume_remote(struct volume *volume);       /* set by the engine */
 /* NULL: takes it away, once nothing reads ahead with it any more; no history_read may be under way. */
 void volume_set_remote(struct volume *volume, struct remote *remote);
+/* Whether the database has turned out to be damaged (db_damaged). Then the next volume_open makes a new one: a file says so, durably and also after a kill (what was damaged may look whole the next time, or
+ * where a check does not look). Cheap; volume_close asks as well. Any thread. */
+bool volume_is_damaged(struct volume *volume);
 /* A rescan came to its end: whatever the last session left is in the database. */
 void volume_set_scanned(struct volume *volume);
 /* O_RDONLY|O_NOATIME descriptor of the live file with that catalogue number, or -1: history reads unchanged chunks from it (I25). */

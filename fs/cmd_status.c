@@ -49,6 +49,9 @@ static int rest_json(const struct volume_config *config, struct buf *out, struct
 	if (rc == ERR_ABSENT)
 		return error_set(error, rc, 0, "%s: the local database is gone; the next yester mount or yester sync fills a new one from %s",
 				 config->directory, config->remote);
+	if (rc == ERR_CORRUPT)
+		return error_set(error, rc, 0, "%s; the next yester mount or yester sync fills a new one from %s", error->message,
+				 config->remote);
 	if (rc < 0)
 		return rc;
 	rc = volume_rest_read(volume, &rest, error);

@@ -133,6 +133,29 @@ static void settle_outcome(struct pipeline *pipeline, int rc, const struct error
 
 /* ---------------------------------------------------------------- running */
 
+/* Fault 20: what is read from a damaged catalogue would get into the remote's. */
+static bool is_damaged(struct pipeline *pipeline)
+{
+	struct volume *volume = pipeline->parts.volume;
+	const char *directory = volume_config(volume)->directory;
+	struct error error;
+
+	if (!volume_is_damaged(volume))
+		return false;
+	if (pipeline->status.damaged)
+		return true;
+	error_set(&error, ERR_CORRUPT, 0,
+		  "%s/volume.db: damaged; no version is made until %s is unmounted; mount it again, and a new one is made from the remote; nothing in "
+		  "the directory is lost",
+		  volume_state_path(volume), directory);
+	pipeline_set_error(pipeline, &error);
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->status.damaged = true;
+	pipeline_tell(pipeline);
+	pthread_mutex_unlock(&pipeline->lock);
+	return true;
+}
+
 /* failure NULL: there is a whole version. */
 static void tell_done(struct pipeline *pipeline, uint64_t ticket, const struct error *failure)
 {
@@ -290,6 +313,13 @@ static void begin_rescan(struct pipeline *pipeline, const struct view *view)
 	set_phase(pipeline, PIPELINE_SCANNING);
 }
 
+static bool stand_still(struct pipeline *pipeline, const struct view *view)
+{
+	if (!view->finishing)
+		wait_until(pipeline, NEVER);
+	return view->finishing;
+}
+
 /* One decision. True: the thread ends. */
 static bool run_step(struct pipeline *pipeline, struct view *view)
 {
@@ -302,11 +332,8 @@ static bool run_step(struct pipeline *pipeline, struct view *view)
 		begin_rescan(pipeline, view);
 		return false;
 	}
-	if (view->upload.fenced || pipeline->status.held) {
-		if (!view->finishing)
-			wait_until(pipeline, NEVER);
-		return view->finishing;
-	}
+	if (view->upload.fenced || pipeline->status.held)
+		return stand_still(pipeline, view);
 	if (pipeline->rescan_at && view->now >= pipeline->rescan_at && !view->finishing) {
 		set_phase(pipeline, PIPELINE_SCANNING);
 		return false;
@@ -342,7 +369,8 @@ static bool run_step(struct pipeline *pipeline, struct view *view)
 		pipeline_set_error(pipeline, &error);
 		return true;
 	}
-	settle_outcome(pipeline, rc, &error);
+	if (!is_damaged(pipeline))
+		settle_outcome(pipeline, rc, &error);
 	if (!rc)
 		heed_unreadable(pipeline, view);
 	return view->finishing && !rc;
@@ -366,7 +394,8 @@ static void check_or_scan(struct pipeline *pipeline, enum pipeline_phase phase)
 	}
 	if (!rc)
 		set_phase(pipeline, phase == PIPELINE_CHECKING ? PIPELINE_SCANNING : PIPELINE_RUNNING);
-	settle_outcome(pipeline, rc, &error);
+	if (!is_damaged(pipeline))
+		settle_outcome(pipeline, rc, &error);
 }
 
 static void *run(void *context)
@@ -379,7 +408,9 @@ static void *run(void *context)
 		enum pipeline_phase phase = phase_of(pipeline);
 		struct view view;
 		look(pipeline, &view);
-		if (phase == PIPELINE_RUNNING)
+		if (is_damaged(pipeline))
+			end = stand_still(pipeline, &view);
+		else if (phase == PIPELINE_RUNNING)
 			end = run_step(pipeline, &view);
 		else if (view.finishing)
 			end = true;

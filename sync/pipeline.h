@@ -6,6 +6,8 @@
  *   running    cuts when their time has come, batches of the backlog in between      checking (spool damaged, or a take-over lost the race), scanning (asked for)
  *   ended      the last cut was taken                                                -
  *
+ * A local database that turns out to be damaged (fault 20) ends the work in any phase: what is spooled still goes up, what is changed from then on is found by the next mount's rescan, which has a new one.
+ *
  * Versions are made strictly one after the other up to the spool; upload works apart. The thread sleeps while nothing is dirty. */
 #ifndef YESTER_PIPELINE_H
 #define YESTER_PIPELINE_H
@@ -38,6 +40,7 @@ enum pipeline_phase { PIPELINE_CHECKING, PIPELINE_SCANNING, PIPELINE_RUNNING, PI
 
 struct pipeline_status {
 	enum pipeline_phase phase;
+	bool damaged;                  /* the local database: nothing is built on it any more */
 	bool held, importing, waiting; /* waiting: cuts wait for room */
 	bool clean;                    /* nothing dirty, in flight, suspect, or unscanned at one moment during the call, and head is a whole version */
 	uint64_t suspects;             /* inodes (suspect.h) */

@@ -66,6 +66,8 @@ static int look_up_trouble(const struct waiting *waiting, struct upload_status *
 		return error_set(waiting->error, ERR_FENCED, 0, "%s",
 				 upload->error.code == ERR_FENCED ? upload->error.message
 								  : "another machine has written to the remote; mount here with -o take_over");
+	if (pipeline->status.damaged)
+		return error_set(waiting->error, ERR_CORRUPT, 0, "%s", pipeline->status.error.message);
 	if (pipeline->status.held)
 		return error_set(waiting->error, ERR_FAILED, 0, "%s", pipeline->status.error.message);
 	return 0;

@@ -1,0 +1,153 @@
+/* Fault 20: the local database is found damaged while it is in use. Nothing is built on it any more, whoever waits is told what to do, and the next mount fills a new one, also after a kill, and also when no
+ * check would find the damage again. */
+#include "machine.h"
+
+#include "clock.h"
+#include "db.h"
+
+#include <cmocka.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int setup(void **state)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+
+	machine_make(machine, "damaged", NULL);
+	machine_run(machine, "mkdir a; for i in $(seq 30); do echo $i >a/f$i; done");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	*state = machine;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	machine_free(*state);
+	free(*state);
+	return 0;
+}
+
+static int open_file(struct machine *machine, off_t *size)
+{
+	char path[160];
+	struct stat st;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/state/docs/volume.db", machine->base);
+	fd = open(path, O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	*size = st.st_size;
+	return fd;
+}
+
+/* All pages but the first, so that it is still a database. */
+static void damage_all(struct machine *machine)
+{
+	static const char junk[2048] = "not a page of a database";
+	off_t size;
+	int fd = open_file(machine, &size);
+
+	for (off_t at = 4096; at < size; at += 4096)
+		assert_int_equal(pwrite(fd, junk, sizeof(junk), at), (ssize_t)sizeof(junk));
+	close(fd);
+}
+
+/* One of so many bytes that the mount does not wait for its check, damaged where only that check looks. */
+static void make_large_and_damage(struct machine *machine)
+{
+	size_t length = 65 << 20;
+	void *filler = calloc(1, length);
+	struct db_conn *conn;
+	off_t size;
+
+	assert_non_null(filler);
+	MACHINE_OK(machine, db_begin(volume_db(machine->volume), true, &conn, &machine->error));
+	MACHINE_OK(machine, db_step(conn, &machine->error, "INSERT INTO pack VALUES(1000000, x'00', x'00', ?, 0, 0, 1)", "b", filler, length));
+	MACHINE_OK(machine, db_commit(volume_db(machine->volume), &machine->error));
+	free(filler);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	int fd = open_file(machine, &size);
+	assert_int_equal(pwrite(fd, "????", 4, size / 4096 * 4096 - 1000 * 4096), 4); /* the next page of a chain */
+	close(fd);
+}
+
+static void check_refused(struct machine *machine)
+{
+	assert_int_equal(machine_sync(machine), ERR_CORRUPT);
+	assert_non_null(strstr(machine->error.message, "volume.db"));
+	assert_non_null(strstr(machine->error.message, "mount it again"));
+	assert_int_equal(machine_status(machine).state, ENGINE_DEGRADED);
+	assert_non_null(strstr(machine_status(machine).last_error, "mount it again"));
+}
+
+static void check_mended(struct machine *machine)
+{
+	machine_mount(machine, false, false);
+	machine_run(machine, "ls %s/state/docs/volume.db.damaged-* >/dev/null", machine->base);
+	machine_run(machine, "test ! -e %s/state/docs/rebuild", machine->base);
+	machine_run(machine, "test \"$(cat late)\" = unsent");
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM version WHERE flags & 1=0"), 2);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_run(machine, "rm -r %s/state/docs/volume.db.damaged-*", machine->base);
+	machine_mount(machine, false, false); /* an ordinary one */
+	machine_run(machine, "test -z \"$(ls %s/state/docs | grep damaged)\"", machine->base);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+static void test_found_by_check(void **state)
+{
+	struct machine *machine = *state;
+
+	make_large_and_damage(machine);
+	machine_mount(machine, false, false);
+	machine_run(machine, "echo unsent >late");
+	check_refused(machine);
+	machine_unmount(machine, 0, true);
+	check_mended(machine);
+}
+
+/* In a process that is killed; meanwhile the file becomes whole again, as with a disk that gives now these bytes and now those. */
+static void test_found_in_use_and_killed(void **state)
+{
+	struct machine *machine = *state;
+	int status;
+
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_run(machine, "cp %s/state/docs/volume.db %s/whole", machine->base, machine->base);
+	pid_t pid = fork();
+	assert_true(pid >= 0);
+	if (pid == 0) {
+		machine_mount(machine, false, false);
+		if (machine_sync(machine) != 0)
+			_exit(2);
+		damage_all(machine);
+		machine_create(machine, "late");
+		machine_write(machine, "late", 0, "unsent", 6);
+		check_refused(machine);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	machine_run(machine, "rm %s/state/docs/volume.db-*; cp %s/whole %s/state/docs/volume.db", machine->base, machine->base, machine->base);
+	check_mended(machine);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_found_by_check, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_found_in_use_and_killed, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
