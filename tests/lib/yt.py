@@ -21,6 +21,8 @@ import threading
 import time
 import traceback
 
+import autopsy
+
 LIB = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(LIB))
 YESTER = os.path.abspath(os.environ.get("YESTER", os.path.join(TOP, "build/yester")))
@@ -37,6 +39,10 @@ FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE, FALLOC_COLLAPSE_RANGE, FALLOC_ZERO_RANGE = 
 
 class Failure(Exception):
     """A test found what should not be."""
+
+
+class Late(Failure):
+    """It may have been about to be found: something took too long."""
 
 
 class Skip(Exception):
@@ -66,7 +72,7 @@ def wait_until(what, condition, seconds=60):
         if value:
             return value
         if time.monotonic() > deadline:
-            raise Failure(f"waited {seconds} s for: {what}")
+            raise Late(f"waited {seconds} s for: {what}")
         pause()
 
 
@@ -298,8 +304,8 @@ class Volume:
             return last["state"] == state
         try:
             wait_until(state, looks, seconds)
-        except Failure as failure:
-            raise Failure(f"{failure}; status is {json.dumps(last)}") from None
+        except Late as late:
+            raise Late(f"{late}; status is {json.dumps(last)}") from None
         return last
 
     def latest(self):
@@ -530,6 +536,21 @@ def _clean_up():
             traceback.print_exc()
 
 
+def _autopsy():
+    """Where all processes of this test are: text. subprocess has killed the program that took too long."""
+    lines = []
+    for volume in Volume.everyone:
+        if volume.is_alive():
+            lines += autopsy.process(volume.pid)
+            try:
+                lines.append("status: " + volume.yester("status", volume.dir, "--json", expect=None, timeout=20).stdout.decode())
+            except subprocess.TimeoutExpired:
+                lines.append("status gives no answer")
+    for pid in autopsy.descendants(os.getpid()):
+        lines += autopsy.process(pid)
+    return "\n".join(lines)
+
+
 def main(names):
     """Runs the functions test_* of a script; arguments of the command line choose among them."""
     signal.signal(signal.SIGTERM, _leave)
@@ -548,6 +569,9 @@ def main(names):
         except Skip as reason:
             skipped += 1
             word = f"skip: {reason}"
+        except (Late, subprocess.TimeoutExpired) as late:
+            failed += 1
+            word = f"FAILED: {late}\n{_autopsy()}\n" + traceback.format_exc()
         except Failure as failure:
             failed += 1
             word = f"FAILED: {failure}"
