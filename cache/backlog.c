@@ -1,6 +1,7 @@
 #include "rescan.h"
 
 #include "behind.h"
+#include "catalogue.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -102,21 +103,47 @@ static int note_inode(struct volume *volume, const struct row *row)
 	return rc;
 }
 
+/* No version can name an inode that none has captured: a cut would put the name off, back into the backlog, and the next cut would do the same, for ever. Nobody else may have noted this one, as it
+ * can have come to its name after the scan. 0 or -errno. */
+static int note_unknown(struct volume *volume, const struct node_key *key, mode_t type, int fd)
+{
+	struct local_row local = { 0 };
+	struct db_conn *conn;
+	int rc = db_read_begin(volume_db(volume), &conn, NULL);
+
+	if (rc < 0)
+		return -EIO;
+	rc = catalogue_local_by_key(conn, key->bytes, key->length, &local);
+	db_read_end(volume_db(volume), conn);
+	if (rc < 0 && rc != ERR_ABSENT)
+		return -EIO;
+	if (local.captured)
+		return 0;
+	struct node *node = keep(volume, key, type, fd);
+	rc = journal_note_inode(volume_journal(volume), key, type, S_ISREG(type));
+	node_put(volume_nodes(volume), node);
+	return rc;
+}
+
 /* The name as it is now: what the scan saw may be older than operations that were cut meanwhile. Those that come after this look are in the journal. */
 static int note_name(struct volume *volume, const struct row *row)
 {
-	int dirfd = backing_reopen_key(volume_backing(volume), &row->key, O_PATH | O_DIRECTORY), fd = -1, rc;
+	int dirfd = backing_reopen_key(volume_backing(volume), &row->key, O_PATH | O_DIRECTORY), fd = -1;
 	struct node *node = NULL;
 	struct node_key child;
 	struct stat st;
 
 	if (dirfd < 0) /* gone with all that was in it: its own name says so */
 		return dirfd == -ESTALE || dirfd == -ENOENT || dirfd == -ENOTDIR ? 0 : dirfd;
-	rc = backing_identify(volume_backing(volume), dirfd, row->name, &child, &st, &fd);
+	int rc = note_unknown(volume, &row->key, S_IFDIR, dirfd);
+	if (rc == 0)
+		rc = backing_identify(volume_backing(volume), dirfd, row->name, &child, &st, &fd);
 	close(dirfd);
 	if (rc == 0) {
 		node = keep(volume, &child, st.st_mode & S_IFMT, fd);
-		rc = journal_note_name(volume_journal(volume), &row->key, row->name, &child, st.st_mode & S_IFMT);
+		rc = note_unknown(volume, &child, st.st_mode & S_IFMT, fd);
+		if (rc == 0)
+			rc = journal_note_name(volume_journal(volume), &row->key, row->name, &child, st.st_mode & S_IFMT);
 		close(fd);
 	} else if (rc == -ENOENT || rc == -ESTALE) {
 		rc = journal_note_name(volume_journal(volume), &row->key, row->name, NULL, 0);
