@@ -58,6 +58,8 @@ void config_free(struct volume_config *config);
 int config_read(const char *path, struct volume_config **out, struct error *error);
 /* Parses text, for tests and fuzzing; `file` is for messages and, as .../NAME.conf, for the name. */
 int config_parse(const char *file, const char *text, struct volume_config **out, struct error *error);
+/* One value, as a line of the file would set it; the old one is freed. ERR_USAGE: a bad value, or there is no such key. */
+int config_set(struct volume_config *config, const char *key, const char *value, struct error *error);
 /* Writes config->file atomically, mode 0600, with a commented header; keys at their default are left out.
  * only_new: ERR_EXISTS if the file is there. Makes the directory. ERR_USAGE when config_read would refuse the result. */
 int config_write(const struct volume_config *config, bool only_new, struct error *error);

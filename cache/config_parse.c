@@ -260,6 +260,14 @@ static int set_value(struct volume_config *config, const struct key *key, const 
 	return 0;
 }
 
+int config_set(struct volume_config *config, const char *name, const char *value, struct error *error)
+{
+	for (size_t i = 0; i < KEY_COUNT; i++)
+		if (strcmp(name, keys[i].name) == 0)
+			return set_value(config, &keys[i], value, "", error);
+	return error_set(error, ERR_USAGE, 0, "there is no key \"%s\"", name);
+}
+
 /* ---- text to struct */
 
 static const char *nearest_key(const char *name)

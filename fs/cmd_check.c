@@ -7,6 +7,7 @@
 #include "new_config.h"
 #include "progress.h"
 #include "secret_options.h"
+#include "store_options.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +18,7 @@ struct check_words {
 	bool read_data;
 	const char *percent_text;
 	int percent;
+	struct store_options store;
 };
 
 static int read_percent(struct check_words *words, struct error *error)
@@ -40,6 +42,7 @@ static int read_words(int argc, char **argv, struct check_words *words, struct s
 	const struct option_spec specs[] = {
 		{ "read-data", 0, &words->read_data, &words->percent_text },
 		SECRET_OPTION_SPECS(secret),
+		STORE_OPTION_SPECS(&words->store),
 	};
 	int rc = options_parse(argc, argv, specs, sizeof specs / sizeof *specs, words->operands, 1, 1, "DIR or REMOTE", error);
 
@@ -49,17 +52,24 @@ static int read_words(int argc, char **argv, struct check_words *words, struct s
 }
 
 /* The config of DIR, or one without a directory for a bare REMOTE. */
-static int find(const char *operand, struct volume_config **out, struct error *error)
+static int find(const struct check_words *words, struct volume_config **out, struct error *error)
 {
+	const char *operand = words->operands[0];
 	struct volume_config *config = NULL;
 	int rc;
 
-	if (!strstr(operand, "://"))
-		return find_volume(operand, out, NULL, error);
-	config = config_new("check");
-	rc = config ? new_config_remote(operand, &config->remote, error) : error_set(error, ERR_NOMEM, 0, "out of memory");
-	if (rc == 0)
-		rc = new_config_environment(config, error);
+	if (!strstr(operand, "://")) {
+		rc = find_volume(operand, &config, NULL, error);
+		if (rc == 0)
+			rc = store_options_refuse(&words->store, config->file, error);
+	} else {
+		config = config_new("check");
+		rc = config ? new_config_remote(operand, &config->remote, error) : error_set(error, ERR_NOMEM, 0, "out of memory");
+		if (rc == 0)
+			rc = new_config_environment(config, error);
+		if (rc == 0)
+			rc = store_options_apply(&words->store, config, error);
+	}
 	if (rc == 0)
 		*out = config;
 	else
@@ -106,7 +116,7 @@ int cmd_check(int argc, char **argv, const struct engine_ops *engine)
 
 	interrupt_catch();
 	if (rc == 0)
-		rc = find(words.operands[0], &config, &error);
+		rc = find(&words, &config, &error);
 	if (rc == 0)
 		rc = engine->check(config, &unlock, words.percent, progress_report, say_damage, progress, &found, &error);
 	if (rc == ERR_KEY && secret_options_can_ask(&unlock)) {

@@ -6,6 +6,7 @@
 #include "new_config.h"
 #include "progress.h"
 #include "secret_options.h"
+#include "store_options.h"
 #include "when.h"
 
 #include <stdio.h>
@@ -16,6 +17,7 @@ struct clone_words {
 	const char *operands[2]; /* REMOTE DIR */
 	const char *name, *at;
 	int64_t at_s;            /* -1: the newest */
+	struct store_options store;
 };
 
 static int read_words(int argc, char **argv, struct clone_words *words, struct secret_options *secret, struct unlock *unlock,
@@ -25,6 +27,7 @@ static int read_words(int argc, char **argv, struct clone_words *words, struct s
 		{ "at", 0, NULL, &words->at },
 		{ "name", 0, NULL, &words->name },
 		SECRET_OPTION_SPECS(secret),
+		STORE_OPTION_SPECS(&words->store),
 	};
 	int rc = options_parse(argc, argv, specs, sizeof specs / sizeof *specs, words->operands, 2, 2, "REMOTE DIR", error);
 
@@ -77,6 +80,8 @@ int cmd_clone(int argc, char **argv, const struct engine_ops *engine)
 	interrupt_catch();
 	if (rc == 0)
 		rc = new_config(&(struct new_config){ words.operands[1], words.operands[0], words.name, false }, &config, &error);
+	if (rc == 0)
+		rc = store_options_apply(&words.store, config, &error);
 	if (rc == 0)
 		rc = engine->clone(config, &unlock, words.at_s, progress_report, progress, &made, &error);
 	if (rc == ERR_KEY && secret_options_can_ask(&unlock)) {

@@ -5,6 +5,7 @@
 #include "interrupt.h"
 #include "new_config.h"
 #include "options.h"
+#include "store_options.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@ struct init_words {
 	const char *operands[2]; /* DIR REMOTE */
 	const char *name, *passphrase_file;
 	bool no_encryption, unsafe_single_writer;
+	struct store_options store;
 };
 
 static int read_words(int argc, char **argv, struct init_words *words, struct unlock *unlock, struct error *error)
@@ -23,6 +25,7 @@ static int read_words(int argc, char **argv, struct init_words *words, struct un
 		{ "passphrase-file", 0, NULL, &words->passphrase_file },
 		{ "no-encryption", 0, &words->no_encryption, NULL },
 		{ "unsafe-single-writer", 0, &words->unsafe_single_writer, NULL },
+		STORE_OPTION_SPECS(&words->store),
 	};
 	const char *environment = getenv("YESTER_PASSPHRASE_FILE");
 	int rc = options_parse(argc, argv, specs, sizeof specs / sizeof *specs, words->operands, 2, 2, "DIR REMOTE", error);
@@ -90,6 +93,8 @@ int cmd_init(int argc, char **argv, const struct engine_ops *engine)
 	interrupt_catch();
 	if (rc == 0)
 		rc = new_config(&(struct new_config){ words.operands[0], words.operands[1], words.name, true }, &config, &error);
+	if (rc == 0)
+		rc = store_options_apply(&words.store, config, &error);
 	if (rc == 0) {
 		config->unsafe_single_writer = words.unsafe_single_writer;
 		rc = engine->init(config, &unlock, &made, &error);

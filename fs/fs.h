@@ -6,7 +6,7 @@
  *
  *   main, cmd.h, cmd_*.c   the verbs, one file each; help: what --help says; mount_helper: the words that mount(8) uses
  *   options progress human   words of the command line; bars, rates; numbers and times for people
- *   find_volume new_config secret_options   which volume a path is in; a new one; how the person opens one that this machine does not know
+ *   find_volume new_config secret_options store_options   which volume a path is in; a new one; how the person opens one that this machine does not know, and how its store is reached
  *   unmounted    the engine in the verb's own process
  *   restore_*    where to, which version, the whole volume
  *   json_field status_text   `status` for people, out of its JSON

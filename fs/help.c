@@ -3,10 +3,22 @@
 #include <stddef.h>
 #include <string.h>
 
+#define STORE_HELP                                                                                                     \
+	"  --endpoint URL           of the S3 service (default: AWS_ENDPOINT_URL, else that of AWS)\n"                  \
+	"  --region NAME            (default: AWS_REGION, else us-east-1)\n"                                            \
+	"  --profile NAME           of the AWS files (default: AWS_PROFILE)\n"                                          \
+	"  --addressing HOW         how the bucket stands in requests: auto, path, virtual\n"                           \
+	"  --allow-http             accept plain http to a machine other than this one\n" \
+	"  --ca-file FILE           certificates to trust instead of the system's\n"                                    \
+	"  --proxy URL              HTTP proxy\n"                                                                       \
+	"  --storage-class CLASS, --server-side-encryption WHICH\n"                                                     \
+	"                           what new objects are stored with; WHICH: AES256, aws:kms, aws:kms:dsse\n"
+
 static const struct help {
 	const char *verb, *words, *line, *text;
 } helps[] = {
-	{ "init", "DIR REMOTE [--name NAME] [--passphrase-file FILE | --no-encryption] [--unsafe-single-writer]",
+	{ "init", "DIR REMOTE [--name NAME] [--passphrase-file FILE | --no-encryption] [--unsafe-single-writer]\n"
+	  "            [STORE]",
 	  "make a volume: DIR shall be kept in REMOTE",
 	  "REMOTE is s3://BUCKET/PREFIX or file:///PATH. Nothing of DIR is changed or read yet: `yester mount DIR` begins.\n"
 	  "\n"
@@ -17,8 +29,11 @@ static const struct help {
 	  "  --unsafe-single-writer   accept a store that can't create a key only if it is absent: then nothing keeps two\n"
 	  "                           machines from writing over each other\n"
 	  "\n"
-	  "S3 credentials and settings are found as the AWS tools find them (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_REGION,\n"
-	  "AWS_ENDPOINT_URL, ~/.aws); see yester.conf(5).\n" },
+	  "STORE: how an s3:// remote is reached, kept in the config\n"
+	  STORE_HELP
+	  "\n"
+	  "S3 credentials, and what is not given, are found as the AWS tools find them (AWS_ACCESS_KEY_ID, AWS_PROFILE,\n"
+	  "AWS_REGION, AWS_ENDPOINT_URL, ~/.aws).\n" },
 	{ "mount", "DIR [MOUNTPOINT] [-f] [-o OPTIONS]", "mount a volume, in place or on MOUNTPOINT",
 	  "Returns when the mount answers; never waits for the network.\n"
 	  "\n"
@@ -57,21 +72,29 @@ static const struct help {
 	  "  --at TIME                10m-ago, 3d-ago, 2026-11-20, 2026-11-20T08:14:07 (UTC), a name in .snapshots, latest\n"
 	  "  --to DEST                leave PATH as it is and write to DEST, which must not exist (or is a directory to put\n"
 	  "                           it into)\n" },
-	{ "clone", "REMOTE DIR [--at TIME] [--name NAME]", "recover a volume from its remote, onto a new machine",
+	{ "clone", "REMOTE DIR [--at TIME] [--name NAME] [SECRET] [STORE]", "recover a volume from its remote, onto a new machine",
 	  "Fills DIR, which must be absent or empty, from the newest version. Asks for the passphrase or recovery key when it needs\n"
 	  "one, on a terminal. Its first mount or sync takes the volume over: the machine that wrote there before is fenced.\n"
 	  "\n"
 	  "  --at TIME                the tree as it was then (see yester restore --help)\n"
 	  "  --name NAME              name of the volume on this machine (default: from DIR)\n"
+	  "\n"
+	  "SECRET: what opens the volume; a file with mode 0600\n"
 	  "  --passphrase-file FILE, --key-file FILE, --recovery-key-file FILE\n"
-	  "                           what opens the volume; a file with mode 0600\n"
-	  "  YESTER_PASSPHRASE_FILE   the same as --passphrase-file, from the environment\n" },
-	{ "check", "DIR|REMOTE [--read-data[=PERCENT]]", "verify what is in the remote",
+	  "  YESTER_PASSPHRASE_FILE   the same as --passphrase-file, from the environment\n"
+	  "\n"
+	  "STORE: how an s3:// remote is reached, kept in the config of the new volume\n"
+	  STORE_HELP },
+	{ "check", "DIR|REMOTE [--read-data[=PERCENT]] [SECRET] [STORE]", "verify what is in the remote",
 	  "Verifies the log, the catalogue, and that every object is there; exit code 5 when something is damaged.\n"
 	  "\n"
 	  "  --read-data[=PERCENT]    also read that share of the data back (all of it without PERCENT) and verify it\n"
+	  "\n"
+	  "SECRET: what opens REMOTE; a volume of this machine knows its own\n"
 	  "  --passphrase-file FILE, --key-file FILE, --recovery-key-file FILE\n"
-	  "                           what opens REMOTE; a volume of this machine knows its own\n" },
+	  "\n"
+	  "STORE: how REMOTE is reached; a volume of this machine has it in its config\n"
+	  STORE_HELP },
 };
 
 void help_all(FILE *stream)

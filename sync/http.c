@@ -373,9 +373,9 @@ static int classify(const struct exchange *exchange, CURLcode result, struct err
 	case CURLE_SSL_ISSUER_ERROR:
 	case CURLE_SSL_INVALIDCERTSTATUS:
 		return error_set(error, ERR_DENIED, 0, "the server's certificate is not trusted (%s); if it is your own "
-				 "server's, name its CA with ca_file", why);
+				 "server's, name its CA with ca_file in the config (--ca-file at init and clone)", why);
 	case CURLE_SSL_CACERT_BADFILE:
-		return error_set(error, ERR_DENIED, 0, "the CA file can't be used (%s); correct ca_file", why);
+		return error_set(error, ERR_DENIED, 0, "the CA file can't be used (%s); correct ca_file (--ca-file)", why);
 	case CURLE_URL_MALFORMAT:
 	case CURLE_UNSUPPORTED_PROTOCOL:
 	case CURLE_NOT_BUILT_IN:

@@ -33,8 +33,8 @@ static int open_endpoint(struct s3_client *client, const struct volume_config *c
 	free(of_profile);
 	if (rc == 0 && !client->endpoint.https && !client->endpoint.loopback && !config->allow_http)
 		rc = error_set(error, ERR_USAGE, 0,
-			       "the S3 endpoint http://%s is not encrypted, so everyone on the way could use its requests; use https, or set "
-			       "allow_http = yes",
+			       "the S3 endpoint http://%s is not encrypted, so everyone on the way could use its requests; use https, or allow "
+			       "it: --allow-http at init and clone, then allow_http = yes in the config",
 			       client->endpoint.host);
 	return rc;
 }

@@ -1,16 +1,20 @@
 # shellcheck shell=bash
 # Completion of yester for bash: installed as share/bash-completion/completions/yester.
 
+_yester_store_options() {
+	echo --endpoint --region --profile --addressing --allow-http --ca-file --proxy --storage-class --server-side-encryption
+}
+
 _yester_options() { # VERB
 	case $1 in
-	init) echo --name --passphrase-file --no-encryption --unsafe-single-writer --help ;;
+	init) echo --name --passphrase-file --no-encryption --unsafe-single-writer "$(_yester_store_options)" --help ;;
 	mount) echo -f -o --foreground --options --help ;;
 	umount) echo --timeout --help ;;
 	sync) echo --rescan --timeout --help ;;
 	status) echo --json --watch --help ;;
 	restore) echo --at --to --help ;;
-	clone) echo --at --name --passphrase-file --key-file --recovery-key-file --help ;;
-	check) echo --read-data --read-data= --passphrase-file --key-file --recovery-key-file --help ;;
+	clone) echo --at --name --passphrase-file --key-file --recovery-key-file "$(_yester_store_options)" --help ;;
+	check) echo --read-data --read-data= --passphrase-file --key-file --recovery-key-file "$(_yester_store_options)" --help ;;
 	esac
 }
 
@@ -39,7 +43,7 @@ _yester() {
 		return
 	fi
 	case $previous in
-	--passphrase-file | --key-file | --recovery-key-file | --to)
+	--passphrase-file | --key-file | --recovery-key-file | --ca-file | --to)
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$current")
 		return
@@ -52,7 +56,15 @@ _yester() {
 		mapfile -t COMPREPLY < <(compgen -W "take_over accept_loss adopt exclusive snapdir=visible no_passthrough ro noatime" -- "$current")
 		return
 		;;
-	--name | --timeout) return ;;
+	--addressing)
+		mapfile -t COMPREPLY < <(compgen -W "auto path virtual" -- "$current")
+		return
+		;;
+	--server-side-encryption)
+		mapfile -t COMPREPLY < <(compgen -W "AES256 aws:kms aws:kms:dsse" -- "$current")
+		return
+		;;
+	--name | --timeout | --endpoint | --region | --profile | --proxy | --storage-class) return ;;
 	help)
 		mapfile -t COMPREPLY < <(compgen -W "init mount umount status sync restore clone check" -- "$current")
 		return

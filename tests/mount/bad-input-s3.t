@@ -24,6 +24,25 @@ grep -qx "region = $AWS_REGION" "$YESTER_CONFIG_DIR/v.conf" || fail "init did no
 expect_line 1 'a volume is already there; yester clone' init "$TEST_TMP/plain" s3://yester-bad/deep/prefix/
 expect_line 1 'no yester volume' check s3://yester-bad/deep
 
+# The same by options, which win over an environment that says something else.
+by_options() {
+	local endpoint=$AWS_ENDPOINT_URL region=$AWS_REGION store
+	local -x AWS_ENDPOINT_URL=http://127.0.0.1:1 AWS_REGION=elsewhere-1
+	store=(--endpoint "$endpoint" --region "$region" --addressing path)
+	cp -- "$GATEWAY/env" "$TEST_TMP/plain.pem"
+	expect 0 init "$TEST_TMP/plain" s3://yester-bad/options "${store[@]}" --allow-http --ca-file "$TEST_TMP/plain/../plain.pem"
+	printf '%s\n' "endpoint = $endpoint" "region = $region" "addressing = path" "allow_http = yes" "ca_file = $TEST_TMP/plain.pem" |
+		diff - <(grep -E '^(endpoint|region|addressing|allow_http|ca_file|profile|proxy)' "$YESTER_CONFIG_DIR/plain.conf") || fail "the config of init with options"
+	echo one >"$TEST_TMP/plain/file"
+	expect 0 sync "$TEST_TMP/plain"
+	expect 0 check s3://yester-bad/options "${store[@]}" --key-file "$YESTER_CONFIG_DIR/plain.key"
+	expect 0 clone s3://yester-bad/options "$TEST_TMP/other" "${store[@]}" --key-file "$YESTER_CONFIG_DIR/plain.key"
+	[ "$(cat "$TEST_TMP/other/file")" = one ] || fail "the clone"
+	expect 0 sync "$TEST_TMP/other"
+	rm -r "$TEST_TMP/plain/file" "$TEST_TMP/other" "$YESTER_CONFIG_DIR"/{plain,other}.* "$YESTER_STATE_DIR"/{plain,other}
+}
+by_options
+
 # As at boot: credentials only in the user's file, nothing else.
 printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" >"$TEST_TMP/credentials"
 chmod 600 "$TEST_TMP/credentials"

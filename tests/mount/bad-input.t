@@ -68,8 +68,18 @@ port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0));
 	unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
 	expect_line 1 'AWS_ACCESS_KEY_ID' init "$TEST_TMP/plain" s3://bucket/x
 	export AWS_ENDPOINT_URL=http://192.0.2.1:$port
-	expect_line 2 'https' init "$TEST_TMP/plain" s3://bucket/x
+	expect_line 2 'https.*--allow-http' init "$TEST_TMP/plain" s3://bucket/x
+	unset AWS_ENDPOINT_URL
+	export AWS_ACCESS_KEY_ID=nobody AWS_SECRET_ACCESS_KEY=nothing
+	# No loopback address by its looks, but one.
+	expect_line 2 'https.*--allow-http' init "$TEST_TMP/plain" s3://bucket/x --endpoint "http://0.0.0.0:$port"
+	expect_line 1 "0\.0\.0\.0 port $port .*; check the network" init "$TEST_TMP/plain" s3://bucket/x --endpoint "http://0.0.0.0:$port" --allow-http
 ) || exit 1
+expect_line 2 'endpoint = ftp://x: it must begin with https' init "$TEST_TMP/plain" s3://bucket/x --endpoint ftp://x
+expect_line 2 'addressing = up: it must be one of: auto path virtual' init "$TEST_TMP/plain" s3://bucket/x --addressing up
+expect_line 2 '--ca-file .*/none: there is no such file' init "$TEST_TMP/plain" s3://bucket/x --ca-file "$TEST_TMP/none"
+expect_line 2 'region = : the value is missing' clone s3://bucket/x "$TEST_TMP/clone" --region=
+expect_line 2 '--region: it is for a remote s3://.*; leave it out' init "$TEST_TMP/plain" "$S/x" --region eu
 # Nothing stayed behind of all this.
 [ -z "$(ls "$YESTER_CONFIG_DIR" "$YESTER_STATE_DIR" 2>/dev/null)" ] || fail "left behind: $(ls -R "$YESTER_CONFIG_DIR" "$YESTER_STATE_DIR")"
 [ -z "$(ls -A "$TEST_TMP/plain")" ] || fail "init wrote into the directory"
@@ -99,6 +109,7 @@ expect_line 1 'there is a volume of that name|choose another --name' init "$TEST
 for verb in sync mount umount check; do
 	expect_line 1 'not in a volume; make one with yester init' $verb "$TEST_TMP/plain"
 done
+expect_line 2 '--proxy: it is for a REMOTE; of a volume of this machine, change proxy in .*/v.conf' check "$DIR" --proxy http://127.0.0.1
 expect_line 1 'not in a volume; make one with yester init' status "$TEST_TMP/plain"
 expect_line 1 'not in a volume; make one with yester init' restore "$TEST_TMP/plain/x" --at latest
 expect_line 1 'not mounted' umount "$DIR"
