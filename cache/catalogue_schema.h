@@ -115,7 +115,7 @@
  *   remote_object  copies of the volume descriptor and the key slots, so that a mount needs no network
  *   local_inode    key (node.h) of each inode of the tree; the stat that the rescan compares with (I8). captured: version, 0 when
  *                  its content is in none yet. racy: ctime was within the timestamp granularity of the capture: compares as different.
- *   journal_*      changed extents and names, by epoch (journal.h)
+ *   journal_*      changed extents and names, by epoch (journal.h); names of epoch 0: removals that an earlier session recorded before it ended uncleanly
  *   unsettled      I9, I10. epoch: the newest in which the inode was recorded.
  *   suspect        keys of inodes that may change through a mapping that nobody sees (suspect.h); since schema 2
  *   backlog_*      what a rescan found, waiting to be imported (rescan.h); types are S_IFMT bits, 0: not known

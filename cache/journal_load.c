@@ -80,9 +80,9 @@ static int load_inodes(struct journal *journal, struct db_conn *conn, bool clean
 
 static int load_names(struct journal *journal, struct db_conn *conn, struct error *error)
 {
-	/* Of each name the newest: SQLite takes the other columns from the row of the maximum. */
+	/* Of each name the newest: SQLite takes the other columns from the row of the maximum. Epoch 0: witness_removals. */
 	int more = db_step(conn, error,
-			   "SELECT dir, name, child, child_type, max(epoch) FROM journal_name GROUP BY dir, name", "");
+			   "SELECT dir, name, child, child_type, max(epoch) FROM journal_name WHERE epoch > 0 GROUP BY dir, name", "");
 	sqlite3_stmt *stmt = db_last(conn);
 	int result = 0;
 
@@ -107,15 +107,21 @@ static int load_names(struct journal *journal, struct db_conn *conn, struct erro
 	return result != 0 ? error_set(error, ERR_NOMEM, 0, "loading the journal: out of memory") : more;
 }
 
-/* Journaled names count after a clean stop only: after another, names on disk beat them (I12), and the rescan reads those. They go: a later, clean start would take them for news. */
-static int forget_names(struct journal *journal, struct error *error)
+/* Journaled names count after a clean stop only: after another, names on disk beat them (I12), and the rescan reads those. They go: a later, clean start would take them for news. What stays, under the epoch 0 that no
+ * recording has, is the knowledge that a name was removed by an operation: the scan that finds it gone does not take that for a loss. The next version removes these rows too. */
+static int witness_removals(struct journal *journal, struct error *error)
 {
 	struct db_conn *conn;
 	int result = db_begin(journal->db, false, &conn, error);
 
 	if (result != ERR_OK)
 		return result;
-	result = db_exec(conn, "DELETE FROM journal_name", error);
+	result = db_exec(conn,
+			 "DELETE FROM journal_name WHERE epoch < (SELECT max(epoch) FROM journal_name AS newest "
+			 "WHERE newest.dir = journal_name.dir AND newest.name = journal_name.name); "
+			 "DELETE FROM journal_name WHERE child IS NOT NULL; "
+			 "UPDATE journal_name SET epoch = 0 WHERE epoch > 0",
+			 error);
 	if (result == ERR_OK)
 		return db_commit(journal->db, error);
 	db_rollback(journal->db);
@@ -140,7 +146,7 @@ static int load(struct journal *journal, bool clean, struct error *error)
 		db_reset(db_last(conn));
 	}
 	db_read_end(journal->db, conn);
-	return result == ERR_OK && !clean ? forget_names(journal, error) : result;
+	return result == ERR_OK && !clean ? witness_removals(journal, error) : result;
 }
 
 /* ------------------------------------------------------------------ life */

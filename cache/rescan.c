@@ -200,6 +200,25 @@ int rescan_walk_moved(struct rescan *r)
 
 /* ---------------------------------------------------------------- absences */
 
+enum removal { BEHIND_US, JOURNALED, WITNESSED };
+
+/* Who removed it. JOURNALED: an operation, and the journal has it: it is no news, and no loss. WITNESSED: an operation of a session that ended uncleanly: no loss. Or enum err. What was removed within the second before a kill
+ * may not have got into the database (journal_store.c gathers for as long): with that the scan can't but ask, if it is most of the tree. */
+static int who_removed(struct rescan *r, const struct node_key *dir, const char *name)
+{
+	int rc = db_step(r->conn, r->error, "SELECT child IS NULL, epoch FROM journal_name WHERE dir=? AND name=? ORDER BY epoch DESC LIMIT 1",
+			 "bb", dir->bytes, (size_t)dir->length, name, strlen(name));
+
+	if (rc != 1)
+		return rc < 0 ? rc : BEHIND_US;
+	if (sqlite3_column_int(db_last(r->conn), 0) == 0)
+		rc = BEHIND_US;
+	else
+		rc = sqlite3_column_int64(db_last(r->conn), 1) == 0 ? WITNESSED : JOURNALED;
+	db_reset(db_last(r->conn));
+	return rc;
+}
+
 struct subtree {
 	struct rescan *r;
 	struct node_key key; /* of the directory being listed */
@@ -218,8 +237,11 @@ static int end_name(void *context, const void *name, size_t length, int64_t ino)
 		return error_set(r->error, ERR_CORRUPT, 0, "the catalogue is damaged: a name of %zu bytes", length);
 	memcpy(text, name, length);
 	text[length] = '\0';
+	rc = who_removed(r, &subtree->key, text);
+	if (rc < 0)
+		return rc;
+	r->result->absent += rc == BEHIND_US;
 	rc = rescan_put_name(r, &subtree->key, text, NULL, 0);
-	r->result->absent++;
 	if (rc < 0 || rescan_has_seen(r, ino))
 		return rc;
 	if (subtree->count == subtree->room) {
@@ -284,20 +306,6 @@ static void go_to(struct rescan *r, struct place *place, int64_t ino)
 		place->fd = rescan_open_dir(r, &place->key);
 }
 
-/* An operation removed it, and the journal says so: it is no news, and no loss. 1, 0, or enum err. */
-static int was_removed(struct rescan *r, const struct node_key *dir, const char *name)
-{
-	int rc = db_step(r->conn, r->error,
-			 "SELECT child IS NULL FROM journal_name WHERE dir=? AND name=? ORDER BY epoch DESC LIMIT 1", "bb", dir->bytes,
-			 (size_t)dir->length, name, strlen(name));
-
-	if (rc == 1) {
-		rc = sqlite3_column_int(db_last(r->conn), 0);
-		db_reset(db_last(r->conn));
-	}
-	return rc;
-}
-
 /* Still not there, after everything was looked at. What an operation has put there since is in the journal. */
 static int confirm_absent(struct rescan *r, struct place *place, int64_t ino, const char *name)
 {
@@ -310,11 +318,11 @@ static int confirm_absent(struct rescan *r, struct place *place, int64_t ino, co
 		return place->fd == -EACCES ? 0 : rescan_failed(r, place->fd);
 	if (place->fd >= 0 && (fstatat(place->fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 || errno != ENOENT))
 		return 0;
-	rc = was_removed(r, &place->key, name);
-	if (rc != 0)
+	rc = who_removed(r, &place->key, name);
+	if (rc < 0 || rc == JOURNALED)
 		return rc < 0 ? rc : 0;
+	r->result->absent += rc == BEHIND_US;
 	rc = rescan_put_name(r, &place->key, name, NULL, 0);
-	r->result->absent++;
 	if (rc == 0)
 		rc = end_subtree(r, ino);
 	return rc;

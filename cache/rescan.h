@@ -30,7 +30,7 @@ struct rescan_result {
 	uint64_t changed;       /* backlog_inode rows */
 	uint64_t changed_bytes; /* estimate: sizes of regular files among them */
 	uint64_t names;         /* backlog_name rows, absences included */
-	uint64_t absent;        /* names of the catalogue that are gone */
+	uint64_t absent;        /* names of the catalogue that are gone, and that no operation is known to have removed */
 	uint64_t known;         /* live names of the catalogue before */
 	uint64_t blind;         /* directories that the catalogue has and that this machine does not know (its database was lost, or another one wrote): what is absent in them shows in a scan after their capture */
 };

@@ -643,7 +643,7 @@ static void test_i12_names_of_the_last_session(void **state)
 	tree_volume_sql("UPDATE meta SET value=0 WHERE name='clean'");
 	OK(volume_start_journal(volume, nothing, NULL, &clean, &same_boot, &error));
 	assert_false(clean);
-	assert_int_equal(tree_volume_int("SELECT count(*) FROM journal_name"), 0);
+	assert_int_equal(tree_volume_int("SELECT count(*) FROM journal_name WHERE epoch>0 OR child IS NOT NULL"), 0);
 }
 
 /* An unprivileged user: keys without handles, found again by names. */
