@@ -2,6 +2,7 @@
 #include "journal_internal.h"
 
 #include "clock.h"
+#include "failpoint.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -108,6 +109,8 @@ static struct dirt *touch(struct mutation *mutation, struct node *node)
 
 int mutation_attrs(struct mutation *mutation, struct node *node)
 {
+	if (OMIT("omit/attrs"))
+		return 0;
 	return touch(mutation, node) ? 0 : -ENOMEM;
 }
 
@@ -121,11 +124,11 @@ int mutation_data(struct mutation *mutation, struct node *node, int64_t offset, 
 
 	if (!dirt || !extent_map_reserve(&dirt->extents, 1))
 		return -ENOMEM;
-	if (length == 0)
+	if (length == 0 || OMIT("omit/data"))
 		return 0;
 	if (length > 0 && offset + length <= EXTENT_END - GRANULE)
 		end = (offset + length + GRANULE - 1) / GRANULE * GRANULE;
-	if (node->frozen && !node->frozen->read_done)
+	if (node->frozen && !node->frozen->read_done && !OMIT("omit/preimages"))
 		frozen_save(journal, node->frozen, start, end);
 	extent_map_add(&dirt->extents, start, end);
 	if (length > 0) {
@@ -202,6 +205,8 @@ void mutation_set_name(struct mutation *mutation, int slot, struct node *child)
 	struct dirty_name *entry = mutation->name[slot];
 	struct node *before = entry->child;
 
+	if (OMIT("omit/names"))
+		return;
 	if (child)
 		node_ref(journal->nodes, child);
 	entry->child = child;

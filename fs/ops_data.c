@@ -1,6 +1,7 @@
 #include "ops_file.h"
 
 #include "err.h"
+#include "failpoint.h"
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
@@ -213,6 +214,7 @@ void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t 
 			off_t next = (offset / FS_SLICE_BYTES + 1) * FS_SLICE_BYTES;
 			rc = fallocate_step(req, handle, mode, offset, next - offset);
 			offset = next;
+			LATCH("fs/slice");
 		}
 	}
 	if (rc == 0)

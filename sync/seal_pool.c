@@ -43,7 +43,7 @@ void seal_reader_end(struct seal_reader *reader)
 	reader->conn = NULL;
 }
 
-static void add_worker(struct sealing *sealing);
+static int add_worker(struct sealing *sealing);
 
 /* ---------------------------------------------------------------- chunks of this version */
 
@@ -189,7 +189,8 @@ int seal_chunk(struct seal_worker *worker, const void *data, uint32_t length, in
 	if (seal_cancelled(sealing))
 		return error_set(error, ERR_ABANDONED, 0, "version %lld: abandoned", (long long)sealing->seq);
 	atomic_fetch_add(&sealing->effort, length);
-	add_worker(sealing);
+	if (add_worker(sealing) > 1)
+		LATCH("seal/beside");
 	master_chunk_id(sealing->env->master, data, length, id);
 	conn = seal_reader_conn(&worker->reader, error);
 	if (!conn)
@@ -242,8 +243,8 @@ static void *worker_run(void *context)
 	return NULL;
 }
 
-/* One more sealer when there has been enough to do for it and there is more; so small versions have one pack, which fits into the record. Sizes are not known beforehand. */
-static void add_worker(struct sealing *sealing)
+/* One more sealer when there has been enough to do for it and there is more; so small versions have one pack, which fits into the record. Sizes are not known beforehand. How many there have been by now. */
+static int add_worker(struct sealing *sealing)
 {
 	pthread_mutex_lock(&sealing->lock);
 	int count = sealing->worker_count;
@@ -254,14 +255,17 @@ static void add_worker(struct sealing *sealing)
 		if (pthread_create(&worker->thread, NULL, worker_run, worker) == 0)
 			sealing->worker_count++;
 	}
+	count = sealing->worker_count;
 	pthread_mutex_unlock(&sealing->lock);
+	return count;
 }
 
 static int workers_new(struct sealing *sealing)
 {
 	long cores = sysconf(_SC_NPROCESSORS_ONLN);
 
-	sealing->worker_room = cores < 1 ? 1 : cores > SEAL_THREADS_MAX ? SEAL_THREADS_MAX : (int)cores;
+	/* Two on one core as well: while the one reads, the other computes. */
+	sealing->worker_room = cores < 2 ? 2 : cores > SEAL_THREADS_MAX ? SEAL_THREADS_MAX : (int)cores;
 	sealing->workers = calloc((size_t)sealing->worker_room, sizeof(*sealing->workers));
 	return sealing->workers ? 0 : ERR_NOMEM;
 }

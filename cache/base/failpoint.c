@@ -13,16 +13,20 @@ typedef int failpoint_unit;
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #define RULES_MAX 32
 #define SEEN_MAX 1024
+#define DEADLINE_S 60
 
 struct rule {
 	const char *name;
 	bool kill;
 	int fail_errno;
 	long from; /* hit that counts, the first is 1 */
+	long meet; /* threads to wait for, 0: not that kind */
+	const char *latch; /* path, NULL: not that kind */
 	atomic_long hits;
 };
 
@@ -31,6 +35,9 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct rule rules[RULES_MAX];
 static int rule_count;
 static const char *log_path; /* NULL: none. Not an open descriptor: a daemon closes what it did not open. */
+
+static pthread_mutex_t meet_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t met = PTHREAD_COND_INITIALIZER; /* a hit of a rule that waits for several */
 
 static pthread_mutex_t seen_lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *seen[SEEN_MAX]; /* seen_lock */
@@ -54,6 +61,23 @@ static int errno_of_name(const char *name)
 	return 0;
 }
 
+/* "meet:N" and "latch:PATH". False: another kind. */
+static bool parse_holding(struct rule *rule, const char *action)
+{
+	char *end;
+
+	if (strncmp(action, "latch:", 6) == 0) {
+		rule->latch = action + 6;
+		return true;
+	}
+	if (strncmp(action, "meet:", 5) != 0)
+		return false;
+	rule->meet = strtol(action + 5, &end, 10);
+	if (*end || rule->meet < 2)
+		refuse(action);
+	return true;
+}
+
 static void parse_rule(char *text)
 {
 	struct rule *rule = &rules[rule_count];
@@ -64,6 +88,10 @@ static void parse_rule(char *text)
 	*action++ = '\0';
 	rule->name = text;
 	rule->from = 1;
+	if (parse_holding(rule, action)) {
+		rule_count++;
+		return;
+	}
 	count = strchr(action, ':');
 	if (count) {
 		*count++ = '\0';
@@ -119,6 +147,40 @@ out:
 	pthread_mutex_unlock(&seen_lock);
 }
 
+static void too_late(const struct rule *rule)
+{
+	fprintf(stderr, "yester: failpoint %s: nobody else came in %d s\n", rule->name, DEADLINE_S);
+	abort();
+}
+
+static void meet(const struct rule *rule, long hit)
+{
+	struct timespec deadline;
+
+	clock_gettime(CLOCK_REALTIME, &deadline);
+	deadline.tv_sec += DEADLINE_S;
+	pthread_mutex_lock(&meet_lock);
+	pthread_cond_broadcast(&met);
+	for (int rc = 0; hit < rule->meet && atomic_load(&rule->hits) < rule->meet; )
+		if ((rc = pthread_cond_timedwait(&met, &meet_lock, &deadline)) == ETIMEDOUT)
+			too_late(rule);
+	pthread_mutex_unlock(&meet_lock);
+}
+
+static void hold(const struct rule *rule)
+{
+	int fd = open(rule->latch, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		refuse(rule->latch);
+	close(fd);
+	for (int i = 0; access(rule->latch, F_OK) == 0; i++) {
+		if (i == DEADLINE_S * 100)
+			too_late(rule);
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+	}
+}
+
 int failpoint_hit(const char *name)
 {
 	int saved = errno, result = 0;
@@ -137,6 +199,10 @@ int failpoint_hit(const char *name)
 			for (;;)
 				pause();
 		}
+		if (rules[i].meet && hit <= rules[i].meet)
+			meet(&rules[i], hit);
+		if (rules[i].latch && hit == 1)
+			hold(&rules[i]);
 		if (!rules[i].kill && hit >= rules[i].from)
 			result = rules[i].fail_errno;
 	}

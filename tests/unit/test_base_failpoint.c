@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <sched.h>
 #include <sys/wait.h>
 
 static int first(void)
@@ -80,7 +81,7 @@ static void test_rules(void **state)
 
 static void test_misspelt(void **state)
 {
-	static const char *const bad[] = { "test/first", "=EIO", "test/first=EWHAT", "test/first=kill:0", "test/first=kill:x", "a=EIO:" };
+	static const char *const bad[] = { "test/first", "=EIO", "test/first=EWHAT", "test/first=kill:0", "test/first=kill:x", "a=EIO:", "a=meet:1", "a=meet:x" };
 
 	(void)state;
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -88,6 +89,68 @@ static void test_misspelt(void **state)
 
 		assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
 	}
+}
+
+static atomic_int arrived;
+
+static void *arrive(void *context)
+{
+	first();
+	atomic_fetch_add(&arrived, 1);
+	return context;
+}
+
+static int meet_and_go_on(void)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, arrive, NULL) != 0)
+		return 2;
+	if (atomic_load(&arrived) != 0) /* alone it does not get on */
+		return 3;
+	first();
+	pthread_join(thread, NULL);
+	first();
+	return atomic_load(&arrived) != 1;
+}
+
+static void test_meet(void **state)
+{
+	(void)state;
+	assert_int_equal(run("test/first=meet:2", "", meet_and_go_on), 0);
+}
+
+static char latch[64];
+
+static void *let_go(void *context)
+{
+	while (unlink(latch) != 0) /* the deadline is the failpoint's */
+		sched_yield();
+	atomic_fetch_add(&arrived, 1);
+	return context;
+}
+
+static int wait_at_latch(void)
+{
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, let_go, NULL) != 0)
+		return 2;
+	first();
+	pthread_join(thread, NULL);
+	first(); /* once only */
+	return atomic_load(&arrived) != 1;
+}
+
+static void test_latch(void **state)
+{
+	char rule[96];
+
+	(void)state;
+	snprintf(latch, sizeof(latch), "/tmp/test_failpoint-latch.%d", (int)getpid());
+	snprintf(rule, sizeof(rule), "test/first=latch:%s", latch);
+	assert_int_equal(run(rule, "", wait_at_latch), 0);
+	assert_int_equal(access(latch, F_OK), -1);
 }
 
 static int hit_several(void)
@@ -117,6 +180,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rules),
 		cmocka_unit_test(test_misspelt),
+		cmocka_unit_test(test_meet),
+		cmocka_unit_test(test_latch),
 		cmocka_unit_test(test_log),
 	};
 
