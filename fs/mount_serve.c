@@ -21,6 +21,8 @@
 /* Uploads that stand still for so long don't progress; less when the engine itself says that the remote is away. */
 #define PATIENCE_NS (15 * NS_PER_S)
 #define PATIENCE_OFFLINE_NS (3 * NS_PER_S)
+/* The kernel breaks the connection in the umount(2) of the last mount. Longer only while somebody still walks through it. */
+#define COPIES_NS (2 * NS_PER_S)
 
 struct serving {
 	const struct mount_request *request;
@@ -93,6 +95,27 @@ static bool no_tick(void *context)
 	return true;
 }
 
+/* Whoever makes a mount namespace (a container, a service) has a copy of each mount in it, and most such copies stay when the mount goes (mount_namespaces(7), private propagation). They would keep the
+ * connection, and so this process and the volume, for as long as the namespace lives. They can't be unmounted from here; without us they are dead. The signal thread's. */
+static void end_copies(struct serving *serving)
+{
+	if (session_is_broken(&serving->fs, COPIES_NS))
+		return;
+	log_warn("%s: unmounted, but another mount namespace (a container?) has a copy of the mount; that ends too",
+		 serving->request->mountpoint);
+	invalidate_stop(&serving->fs); /* it may wait for operations that would not be answered any more */
+	session_exit(&serving->fs);
+}
+
+/* Has the signal thread look after them. */
+static void tell_unmounted(struct serving *serving)
+{
+	pthread_mutex_lock(&serving->lock);
+	if (!serving->ending) /* afterwards it is joined */
+		pthread_kill(serving->signals, SIGUSR2);
+	pthread_mutex_unlock(&serving->lock);
+}
+
 /* For control.h. */
 static int unmount_asked(void *context, int64_t timeout_ns, bool (*tick)(void *), void *tick_context,
 			 struct error *error)
@@ -115,7 +138,10 @@ static int unmount_asked(void *context, int64_t timeout_ns, bool (*tick)(void *)
 		pthread_mutex_unlock(&serving->lock);
 	}
 	int rc = mount_point_unmount(serving->request->mountpoint, false, error);
-	return rc == ERR_ABSENT ? 0 : rc; /* somebody was faster */
+	if (rc != 0 && rc != ERR_ABSENT) /* somebody was faster */
+		return rc;
+	tell_unmounted(serving);
+	return 0;
 }
 
 /* ---------------------------------------------------------------- signals */
@@ -125,8 +151,10 @@ static void end_by_signal(struct serving *serving)
 	struct error error;
 	log_info("asked to end: uploading what is left, for %d seconds at most", (int)(SIGNAL_DRAIN_NS / NS_PER_S));
 	drain(serving, SIGNAL_DRAIN_NS, no_tick, NULL, &error);
-	if (mount_point_unmount(serving->request->mountpoint, false, &error) == 0)
+	if (mount_point_unmount(serving->request->mountpoint, false, &error) == 0) {
+		end_copies(serving);
 		return;
+	}
 	log_warn("%s; unmounting it all the same", error.message);
 	if (mount_point_unmount(serving->request->mountpoint, true, &error) < 0)
 		log_error("%s", error.message);
@@ -144,7 +172,7 @@ static void *signal_thread(void *arg)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGHUP);
-	sigaddset(&set, SIGUSR2); /* our own: the end */
+	sigaddset(&set, SIGUSR2); /* our own: the end, or tell_unmounted */
 	for (;;) {
 		if (sigwait(&set, &number) != 0)
 			continue;
@@ -157,6 +185,8 @@ static void *signal_thread(void *arg)
 		pthread_mutex_unlock(&serving->lock);
 		if (ending)
 			return NULL;
+		if (number == SIGUSR2)
+			end_copies(serving);
 		if (first)
 			end_by_signal(serving);
 	}

@@ -275,10 +275,15 @@ void session_exit(struct fs *fs)
 	pthread_kill(loop_thread, SIGUSR1);
 }
 
-static bool connection_is_dead(struct fuse_session *session)
+static bool connection_is_dead(struct fuse_session *session, int wait_ms)
 {
 	struct pollfd one = {.fd = fuse_session_fd(session)};
-	return one.fd >= 0 && poll(&one, 1, 0) > 0 && one.revents & POLLERR;
+	return one.fd >= 0 && poll(&one, 1, wait_ms) > 0 && one.revents & POLLERR;
+}
+
+bool session_is_broken(struct fs *fs, int64_t wait_ns)
+{
+	return connection_is_dead(fs->session, (int)(wait_ns / 1000000));
 }
 
 void session_close(struct fs *fs)
@@ -288,7 +293,7 @@ void session_close(struct fs *fs)
 	pool_free(fs->history_pool);
 	if (fs->session) {
 		/* It unmounts by path: were our mount gone from there already (umount -l), it would take what lies beneath, the user's disk perhaps. With a dead connection it only frees. */
-		if (connection_is_dead(fs->session))
+		if (connection_is_dead(fs->session, 0))
 			fuse_session_unmount(fs->session);
 		fuse_session_destroy(fs->session);
 		fs->session = NULL;

@@ -4,6 +4,9 @@
 #define YESTER_SESSION_H
 
 #include "fs.h"
+
+#include <stdbool.h>
+#include <stdint.h>
 #include "mount_options.h"
 
 /* fs->backing must be open. */
@@ -11,6 +14,8 @@ int session_open(struct fs *fs, const char *directory, const struct mount_option
 int session_mount(struct fs *fs, const char *mountpoint, struct error *error);
 /* 0, or ERR_FAILED when the connection broke. Only from the thread that session_exit interrupts. */
 int session_loop(struct fs *fs);
+/* From another thread, before session_close: waits for so long until the connection to the kernel is broken, as it is when the last mount of the filesystem is gone. False: it is not. */
+bool session_is_broken(struct fs *fs, int64_t wait_ns);
 /* From another thread: makes the loop end although the mount is still there. */
 void session_exit(struct fs *fs);
 /* Closes the connection, and what the kernel held open. Unmounts nothing: what is left of a mount answers ENOTCONN. After session_open failed: fine. */

@@ -132,6 +132,30 @@ def test_other_ways_to_unmount():
     volume.umount()
 
 
+def test_copy_in_another_namespace():
+    """A container that is there before has a copy of the mount, which goes on when the mount is gone: without us it is dead, and it keeps nobody from
+    unmounting, and mounting again."""
+    volume = make("copied")
+    before = yt.tree(volume.dir)
+    for end in (volume.umount, lambda: os.kill(volume.pid, signal.SIGTERM)):
+        volume.mount()
+        container = subprocess.Popen(["unshare", "-m", "--propagation", "private", "sh", "-c", "cd sub && pwd && read line && exec cat b"],
+                                     cwd=volume.mountpoint, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            yt.equal(container.stdout.readline().decode().strip(), os.path.join(volume.mountpoint, "sub"), "the container is in")
+            end()
+            volume.wait_gone()
+            yt.same_tree(yt.tree(volume.dir), before, "the directory")
+            container.stdin.write(b"go\n")
+            out, problem = container.communicate()
+            yt.check(container.returncode != 0 and b"not connected" in problem, f"the copy says {out}, {problem}")
+        finally:
+            container.kill()
+            container.wait()
+    volume.mount()
+    volume.umount()
+
+
 def test_again_at_once():
     """umount(8) returns before the daemon has made its last version: who mounts, asks or syncs at that moment waits for it and is not refused."""
     volume = make("again")

@@ -8,6 +8,7 @@ if [ "${1-}" != inside ]; then
 fi
 . tests/lib/lib.sh
 need_mount
+umount -l -a -i -t fuse.yester # our copies of other tests' mounts, which would outlive these
 # As long as root may mount.
 helpers=$(readlink -f /sbin)
 mkdir -p "$TEST_TMP"/{local,helpers,originals} "$TEST_TMP/lib/dpkg"
