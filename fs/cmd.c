@@ -1,5 +1,8 @@
 #include "cmd.h"
 
+#include "interrupt.h"
+
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,6 +13,9 @@ int cmd_fail(const struct error *error)
 
 	fflush(stdout);
 	fprintf(stderr, "yester: %s%s\n", error->message, advise ? "; check the network and the remote's address, then try again" : "");
+	/* As a shell reports a program that the signal ended. */
+	if (error->code == ERR_FAILED && error->sys_errno == EINTR && interrupt_signal())
+		return 128 + interrupt_signal();
 	switch (error->code) {
 	case ERR_USAGE:
 		return 2;

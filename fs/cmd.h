@@ -10,7 +10,7 @@ typedef int cmd_fn(int argc, char **argv, const struct engine_ops *engine);
 
 cmd_fn cmd_init, cmd_mount, cmd_umount, cmd_status, cmd_sync, cmd_restore, cmd_clone, cmd_check;
 
-/* Prints "yester: MESSAGE" to stderr and returns the exit code that belongs to error->code: 2 for ERR_USAGE, 3 ERR_KEY, 4 ERR_TIMEOUT, 5 ERR_CORRUPT, 6 ERR_FENCED, else 1. */
+/* Prints "yester: MESSAGE" to stderr and returns the exit code that belongs to error->code: 2 for ERR_USAGE, 3 ERR_KEY, 4 ERR_TIMEOUT, 5 ERR_CORRUPT, 6 ERR_FENCED, else 1; what an interrupt ended (ERR_FAILED with EINTR): 128 + the signal. */
 int cmd_fail(const struct error *error);
 
 #endif

@@ -105,7 +105,8 @@ void help_all(FILE *stream)
 		fprintf(stream, "  yester %-8s %s\n", helps[i].verb, helps[i].line);
 	fputs("  yester --version | --help | VERB --help\n\n"
 	      "Begin:  yester init DIR REMOTE, then yester mount DIR. See yester(1).\n"
-	      "Exit codes: 0 done, 1 failed, 2 usage, 3 wrong passphrase or key, 4 not durable in time, 5 damage found, 6 fenced.\n",
+	      "Exit codes: 0 done, 1 failed, 2 usage, 3 wrong passphrase or key, 4 not durable in time, 5 damage found, 6 fenced,\n"
+	      "128 + N interrupted by signal N.\n",
 	      stream);
 }
 

@@ -1,10 +1,12 @@
 #include "secret_options.h"
 
 #include "buf.h"
+#include "interrupt.h"
 #include "io.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,12 +92,13 @@ bool secret_options_can_ask(const struct unlock *unlock)
 	return fd >= 0;
 }
 
-/* One character of an answer; false when it ends. Ctrl-C and Ctrl-D give it up, Ctrl-U begins anew. */
-static bool take_character(char c, char *line, size_t room, size_t *used)
+/* One character of an answer; false when it ends. Ctrl-D gives it up, Ctrl-U begins anew. Ctrl-C interrupts, and so does Ctrl-\, which would write a core with what was typed. */
+static bool take_character(char c, char *line, size_t room, size_t *used, bool *interrupts)
 {
 	if (c == '\n' || c == '\r')
 		return false;
-	if (c == 3 || c == 4) {
+	if (c == 3 || c == 4 || c == 28) {
+		*interrupts = c != 4;
 		*used = 0;
 		return false;
 	}
@@ -108,14 +111,33 @@ static bool take_character(char c, char *line, size_t room, size_t *used)
 	return true;
 }
 
-/* One line without echo. What would end us waits, and Ctrl-C is a character, so that the terminal isn't left mute. Mute before the question, so that a
+/* Reads up to the end of the line. Signals come only while it waits. */
+static size_t read_mute(int tty, const sigset_t *during, char *line, size_t room, bool *interrupts)
+{
+	size_t used = 0;
+	char c;
+
+	for (;;) {
+		struct pollfd wait = { .fd = tty, .events = POLLIN };
+		int count = ppoll(&wait, 1, NULL, during);
+
+		if (interrupt_asked())
+			return 0;
+		if (count < 0 && errno == EINTR)
+			continue;
+		if (count < 0 || read(tty, &c, 1) != 1 || !take_character(c, line, room, &used, interrupts))
+			return used;
+	}
+}
+
+/* One line without echo. What would end us is noted (interrupt.h), and Ctrl-C is a character, so that the terminal isn't left mute. Mute before the question, so that a
  * fast answer is neither shown nor thrown away. Its length, or -1. */
 static ssize_t ask_mute(int tty, const char *remote, char *line, size_t room)
 {
 	struct termios before, mute;
 	sigset_t block, old;
-	size_t used = 0;
-	char c;
+	bool interrupts = false;
+	size_t used;
 
 	if (tcgetattr(tty, &before) != 0)
 		return -1;
@@ -124,17 +146,19 @@ static ssize_t ask_mute(int tty, const char *remote, char *line, size_t room)
 	mute.c_cc[VMIN] = 1;
 	mute.c_cc[VTIME] = 0;
 	sigemptyset(&block);
+	sigaddset(&block, SIGINT);
 	sigaddset(&block, SIGTERM);
 	sigaddset(&block, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &block, &old);
 	tcsetattr(tty, TCSAFLUSH, &mute);
 	dprintf(tty, "Passphrase or recovery key of %s: ", remote);
-	while (read(tty, &c, 1) == 1 && take_character(c, line, room, &used))
-		;
+	used = read_mute(tty, &old, line, room, &interrupts);
 	tcsetattr(tty, TCSADRAIN, &before);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	dprintf(tty, "\n");
 	line[used] = '\0';
+	if (interrupts)
+		raise(SIGINT);
 	return (ssize_t)used;
 }
 
@@ -170,7 +194,9 @@ int secret_options_ask(struct secret_options *secret, const char *remote, struct
 		return error_errno(error, errno, "/dev/tty: can't ask for the passphrase; use --passphrase-file");
 	length = ask_mute(tty, remote, line, sizeof line);
 	close(tty);
-	if (length <= 0) {
+	if (interrupt_asked()) {
+		rc = error_set(error, ERR_FAILED, EINTR, "%s: interrupted", remote);
+	} else if (length <= 0) {
 		rc = error_set(error, ERR_KEY, 0, "%s: nothing was typed; it takes the passphrase or the recovery key", remote);
 	} else if (looks_like_recovery_key(line, (size_t)length)) {
 		rc = take_recovery_key(secret, line, (size_t)length, error);

@@ -22,7 +22,7 @@ struct secret_options {
 int secret_options_read(struct secret_options *secret, struct unlock *unlock, struct error *error);
 /* True when nothing was given and there is a terminal to ask on. */
 bool secret_options_can_ask(const struct unlock *unlock);
-/* Asks for a passphrase or recovery key, without echo. ERR_KEY (an empty answer), ERR_FAILED. */
+/* Asks for a passphrase or recovery key, without echo. ERR_KEY (an empty answer), ERR_FAILED (with EINTR: Ctrl-C or a signal, after interrupt_catch). */
 int secret_options_ask(struct secret_options *secret, const char *remote, struct unlock *unlock, struct error *error);
 void secret_options_wipe(struct secret_options *secret);
 

@@ -4,10 +4,11 @@
 #include <stddef.h>
 
 static atomic_bool asked;
+static atomic_int last;
 
 static void on_signal(int number)
 {
-	(void)number;
+	atomic_store(&last, number);
 	atomic_store(&asked, true);
 }
 
@@ -31,6 +32,11 @@ bool interrupt_asked(void)
 atomic_bool *interrupt_flag(void)
 {
 	return &asked;
+}
+
+int interrupt_signal(void)
+{
+	return atomic_load(&last);
 }
 
 void interrupt_forget(void)

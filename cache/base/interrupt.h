@@ -11,6 +11,8 @@ void interrupt_catch(void);
 bool interrupt_asked(void);
 /* The same, to be looked at by others; never freed. */
 atomic_bool *interrupt_flag(void);
+/* Which signal came last; 0: none so far. Stays after interrupt_forget. */
+int interrupt_signal(void);
 /* Whoever tidies up says so, and can use stores again. */
 void interrupt_forget(void);
 

@@ -86,7 +86,7 @@ interrupt() { # URLS MADE WORDS...: runs yester WORDS with these requests stalle
 	wait_for 30 compgen -G "$made" || fail "yester $*: nothing is made at $made"
 	kill -TERM $pid
 	wait $pid || code=$?
-	[ $code -eq 1 ] || fail "yester $*: exit code $code after a signal"
+	[ $code -eq 143 ] || fail "yester $*: exit code $code after a signal"
 	grep -q '^yester: .*: interrupted; ' "$TEST_TMP/err" || fail "yester $*: $(cat "$TEST_TMP/err")"
 	made=$(find "$TEST_TMP/config2" "$TEST_TMP/state2" "$TEST_TMP/scratch" "$TEST_TMP/fresh" -mindepth 1 2>/dev/null)
 	[ -z "$made" ] || fail "yester $*: left behind: $made"
