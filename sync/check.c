@@ -129,19 +129,48 @@ static int compare_identity(struct checking *checking, const struct volume_descr
 	return 0;
 }
 
+static int on_any(void *context, const struct store_object *object)
+{
+	(void)object;
+	*(bool *)context = true;
+	return 1;
+}
+
+/* Nothing at all is another thing than damage here and there, and each missing object by its name helps nobody. 0: there is something. */
+static int refuse_empty(struct checking *checking, struct error *error)
+{
+	const char *url = checking->store->url;
+	bool found = false;
+	int rc = store_list(checking->store, "", NULL, on_any, &found, error);
+
+	if (found)
+		return 0;
+	if (rc)
+		return rc;
+	return error_set(error, ERR_CORRUPT, 0, strncmp(url, "file://", 7) == 0 ?
+			 "%s: it is empty, and a volume of this machine should be there; is its disk mounted? If it is, bring the files back" :
+			 "%s: it is empty, and a volume of this machine should be there; correct `remote` in %s, or bring the objects back",
+			 url, checking->config->file);
+}
+
 static int unlock_remote(struct checking *checking, const struct secret *secret, struct error *error)
 {
 	struct volume_texts texts = {0};
 	struct volume_descriptor *descriptor = &checking->descriptor;
 	struct error why = {0};
-	int rc = volume_texts_fetch(checking->store, &texts, &why);
+	bool helps; /* what this machine knows */
+	int empty, rc = volume_texts_fetch(checking->store, &texts, &why);
 
 	if (!rc)
 		rc = volume_texts_unlock(&texts, secret, checking->store->url, descriptor, &checking->master, &why);
 	if (!rc && checking->local)
 		rc = compare_identity(checking, descriptor, &why);
+	helps = checking->local && (rc == ERR_ABSENT || (rc == ERR_CORRUPT && !checking->master));
+	empty = helps && rc == ERR_ABSENT ? refuse_empty(checking, &why) : 0;
 	/* Without the descriptor nobody else could read the volume; we can. */
-	if ((rc == ERR_ABSENT || (rc == ERR_CORRUPT && !checking->master)) && checking->local) {
+	if (empty) {
+		rc = empty;
+	} else if (helps) {
 		rc = damage_add(checking, VOLUME_KEY, rc == ERR_ABSENT ? "it is not in the remote" : "it is not the volume's descriptor",
 				0, NULL, 0, &why);
 		volume_texts_free(&texts);

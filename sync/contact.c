@@ -23,7 +23,8 @@ static int check_descriptor(struct store *store, struct db *db, struct error *er
 	if (!rc) {
 		rc = store_get(store, VOLUME_KEY, 0, STORE_WHOLE, &remote, error);
 		if (rc == ERR_ABSENT)
-			rc = error_set(error, ERR_CORRUPT, 0, "%s: " EMPTIED ": there is no volume; " ADVICE, store->url);
+			rc = error_set(error, ERR_CORRUPT, 0, "%s: " EMPTIED ": there is no volume%s; " ADVICE, store->url,
+				       strncmp(store->url, "file://", 7) == 0 ? " (is its disk mounted?)" : "");
 		else if (!rc && (remote.length != texts.descriptor.length ||
 				 memcmp(remote.data, texts.descriptor.data, remote.length) != 0))
 			rc = error_set(error, ERR_CORRUPT, 0, "%s: holds another volume than this one; check `remote` in the config",

@@ -330,13 +330,33 @@ static void test_rolled_back(void **state)
 	assert_non_null(strstr((char *)fixture->lines.data, "rolled back"));
 }
 
+static int remove_object(void *context, const struct store_object *object)
+{
+	sample_remove(&((struct fixture *)context)->sample, object->key);
+	return 0;
+}
+
+/* As an absent disk looks: one answer, and no list of all that is not there. */
+static void test_empty(void **state)
+{
+	struct fixture *fixture = *state;
+	struct error error = {0};
+
+	make_local(fixture);
+	assert_int_equal(store_list(fixture->sample.store, "", NULL, remove_object, fixture, NULL), 0);
+	buf_clear(&fixture->lines);
+	assert_int_equal(sync_check(fixture->sample.config, &fixture->unlock, 0, NULL, take_line, fixture, &fixture->result, &error), ERR_CORRUPT);
+	assert_int_equal(fixture->lines.length, 0);
+	assert_non_null(strstr(error.message, "it is empty, and a volume of this machine should be there; is its disk mounted?"));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		TEST(test_sound), TEST(test_intruder), TEST(test_missing_pack), TEST(test_flipped_pack), TEST(test_short_pack),
 		TEST(test_inline_pack), TEST(test_log), TEST(test_wrong_key), TEST(test_local), TEST(test_local_helps),
-		TEST(test_rolled_back),
+		TEST(test_rolled_back), TEST(test_empty),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
