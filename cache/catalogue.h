@@ -48,6 +48,8 @@ struct extent_place {
 /* Fresh array sorted by start (free()); only extents that intersect [from, to). Non-overlapping. */
 int catalogue_extents(struct db_conn *conn, int64_t seq, int64_t ino, int64_t from, int64_t to,
 		      struct extent_place **out, size_t *count);
+/* Bytes of a file in a version that are no hole. */
+int catalogue_data_bytes(struct db_conn *conn, int64_t seq, int64_t ino, uint64_t *bytes);
 int catalogue_pack(struct db_conn *conn, int64_t num, struct pack_row *out);
 int catalogue_pack_by_id(struct db_conn *conn, const uint8_t id[16], struct pack_row *out);
 /* A chunk that may be the target of dedup (I21: its pack not distrusted). */

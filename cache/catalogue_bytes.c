@@ -167,3 +167,40 @@ int catalogue_extents(struct db_conn *conn, int64_t seq, int64_t ino, int64_t fr
 	*count = places.count;
 	return 0;
 }
+
+/* total() is a double: exact up to 2^53, and no overflow, whatever a damaged row says. */
+#define DATA "SELECT CAST(total(length) AS INTEGER) FROM "
+
+static int add_bytes(struct db_conn *conn, int rc, uint64_t *bytes)
+{
+	if (rc != 1)
+		return rc < 0 ? rc : ERR_CORRUPT;
+	int64_t found = db_int(db_last(conn), 0);
+	db_reset(db_last(conn));
+	if (found > 0)
+		*bytes += (uint64_t)found;
+	return 0;
+}
+
+int catalogue_data_bytes(struct db_conn *conn, int64_t seq, int64_t ino, uint64_t *bytes)
+{
+	int64_t forks[64];
+	int count = 0, rc;
+
+	*bytes = 0;
+	rc = add_bytes(conn, db_step(conn, NULL, DATA "extent WHERE ino=?1 AND vfrom<=?2", "ii", ino, seq), bytes);
+	if (rc || seq == CATALOGUE_LIVE)
+		return rc;
+	rc = db_step(conn, NULL, "SELECT max(seq) FROM version", "");
+	if (rc != 1)
+		return rc;
+	count = catalogue_ancestors(seq, db_int(db_last(conn), 0), forks);
+	db_reset(db_last(conn));
+	rc = 0;
+	for (int i = 0; i < count && !rc; i++)
+		rc = add_bytes(conn, forks[i] <= seq ?
+			       db_step(conn, NULL, DATA "extent_past WHERE ino=?1 AND fork=?3 AND vto>?2", "iii", ino, seq, forks[i]) :
+			       db_step(conn, NULL, DATA "extent_past INDEXED BY extent_past_lower WHERE ino=?1 AND fork=?3 AND vfrom<=?2",
+				       "iii", ino, seq, forks[i]), bytes);
+	return rc;
+}

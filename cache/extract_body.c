@@ -49,7 +49,6 @@ static int copy_range(struct worker *worker, struct history_file *file, int fd, 
 			return error_errno(error, errno, "cannot write");
 		from += got;
 		atomic_fetch_add(&worker->x->written, (uint64_t)got);
-		atomic_fetch_add(&worker->x->done_bytes, (uint64_t)got);
 		if (extract_stopping(worker->x))
 			return ERR_ABANDONED;
 	}
@@ -69,7 +68,6 @@ static int copy_bytes(struct worker *worker, struct history_file *file, int fd, 
 			data = size;
 		if (data < 0)
 			return error_errno(error, (int)-data, "cannot read the catalogue");
-		atomic_fetch_add(&worker->x->done_bytes, (uint64_t)(data - at));
 		if (data >= size)
 			break;
 		hole = history_seek(file, data, SEEK_HOLE);
@@ -212,12 +210,12 @@ static void watch(struct extract *x)
 		if (pthread_cond_timedwait(&x->ended, &x->lock, &deadline) != ETIMEDOUT || !options->progress)
 			continue;
 		pthread_mutex_unlock(&x->lock);
-		options->progress(options->context, "restoring", atomic_load(&x->done_bytes), x->total_bytes, "bytes");
+		options->progress(options->context, "restoring", atomic_load(&x->written), x->total_bytes, "bytes");
 		pthread_mutex_lock(&x->lock);
 	}
 	pthread_mutex_unlock(&x->lock);
 	if (options->progress)
-		options->progress(options->context, "restoring", atomic_load(&x->done_bytes), x->total_bytes, "bytes");
+		options->progress(options->context, "restoring", atomic_load(&x->written), x->total_bytes, "bytes");
 }
 
 static int compare_order(const void *a, const void *b, void *context)

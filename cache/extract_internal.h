@@ -51,7 +51,7 @@ struct extract {
 	size_t sorted_count;
 	uint64_t total_bytes;
 
-	_Atomic uint64_t inodes, written, skipped, damaged, done_bytes;
+	_Atomic uint64_t inodes, written, skipped, damaged;
 	_Atomic size_t next; /* in sorted */
 	atomic_bool failed;
 	pthread_mutex_t lock; /* error, result, running, calls of options->damaged */

@@ -128,6 +128,7 @@ static int add_place(struct extract *x, int64_t ino, uint32_t parent, uint32_t n
 static int plan_file(struct walk *walk, struct entry *entry)
 {
 	struct extent_place *extents;
+	uint64_t data = 0;
 	size_t count;
 	int rc = catalogue_extents(walk->conn, walk->x->seq, entry->ino, 0, FIRST_BYTES, &extents, &count);
 
@@ -135,8 +136,15 @@ static int plan_file(struct walk *walk, struct entry *entry)
 		return extract_database(walk->x, rc);
 	if (count > 0)
 		entry->order = (uint64_t)extents[0].chunk.pack << 20 | (extents[0].chunk.idx & 0xfffff);
+	for (size_t i = 0; i < count; i++)
+		data += (uint64_t)extents[i].length;
 	free(extents);
-	walk->x->total_bytes += (uint64_t)entry->size;
+	if (entry->size > FIRST_BYTES)
+		rc = catalogue_data_bytes(walk->conn, walk->x->seq, entry->ino, &data);
+	if (rc < 0)
+		return extract_database(walk->x, rc);
+	/* Holes are no work. */
+	walk->x->total_bytes += data < (uint64_t)entry->size ? data : (uint64_t)entry->size;
 	walk->x->sorted_count++;
 	return 0;
 }

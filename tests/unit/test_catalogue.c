@@ -392,12 +392,23 @@ static void compare_extents(struct db_conn *conn, const struct model *m, int64_t
 	free(places);
 }
 
+static void compare_bytes(struct db_conn *conn, const struct model *m, int64_t seq, int ino)
+{
+	uint64_t bytes, want = 0;
+
+	for (int b = 0; b < BLOCKS; b++)
+		want += (uint64_t)m->extent[ino][b].length * BLOCK;
+	assert_int_equal(catalogue_data_bytes(conn, seq, ino, &bytes), 0);
+	assert_int_equal(bytes, want);
+}
+
 static void compare_version(struct db_conn *conn, const struct model *m, int64_t seq)
 {
 	int64_t found;
 	for (int ino = 1; ino <= INOS; ino++) {
 		compare_inode(conn, m, seq, ino);
 		compare_extents(conn, m, seq, ino, 0, BLOCKS * BLOCK);
+		compare_bytes(conn, m, seq, ino);
 		int from = below(BLOCKS * BLOCK);
 		compare_extents(conn, m, seq, ino, from, from + 1 + below(3 * BLOCK));
 	}
