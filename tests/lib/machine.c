@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 void machine_ok(struct machine *machine, int rc)
@@ -158,6 +159,17 @@ struct engine_status machine_status(struct machine *machine)
 
 	sync_engine()->status(machine->engine, &status);
 	return status;
+}
+
+void machine_look_again(struct machine *machine, const char *what, int64_t began_ns)
+{
+	struct engine_status status = machine_status(machine);
+
+	if (clock_mono_ns() - began_ns > 60 * NS_PER_S)
+		fail_msg("waited a minute for %s: state %s, version %lld, confirmed %lld, %llu bytes in the spool, last error \"%s\"", what,
+			 engine_state_word(status.state), (long long)status.head, (long long)status.confirmed,
+			 (unsigned long long)status.spool_bytes, status.last_error);
+	nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
 int64_t machine_int(struct machine *machine, const char *query)

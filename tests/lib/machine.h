@@ -3,6 +3,7 @@
 #ifndef YESTER_MACHINE_H
 #define YESTER_MACHINE_H
 
+#include "clock.h"
 #include "engine.h"
 
 #include <stdarg.h>
@@ -47,6 +48,12 @@ void machine_compare(struct machine *machine);
 /* First column of the first row; -1 when there is none. */
 int64_t machine_int(struct machine *machine, const char *query);
 struct engine_status machine_status(struct machine *machine);
+/* Looks again and again until the condition holds. After a minute the test fails, and says what it waited for and what the status is. */
+#define MACHINE_AWAIT(machine, what, condition)                                                                        \
+	for (int64_t began_ = clock_mono_ns(); !(condition);)                                                          \
+		machine_look_again(machine, what, began_)
+/* Between two looks of that loop. */
+void machine_look_again(struct machine *machine, const char *what, int64_t began_ns);
 
 /* As operations of the mount. Paths are relative to the tree. */
 void machine_write(struct machine *machine, const char *path, int64_t offset, const void *data, size_t length);

@@ -149,8 +149,12 @@ static void test_umount_answers_at_the_end(void **state)
 
 	assert_int_equal(control_call(config, "umount", 1000, NULL, NULL, NULL, &error), ERR_BUSY);
 	assert_int_equal(pthread_create(&thread, NULL, umount_caller, &rc), 0);
-	while (!unmounts)
+	int64_t began = clock_mono_ns();
+	while (!unmounts) {
+		if (clock_mono_ns() - began > 60 * NS_PER_S)
+			fail_msg("waited a minute for the call that unmounts");
 		sched_yield();
+	}
 	control_refuse(control);
 	assert_int_equal(control_call(config, "sync", 1, NULL, NULL, NULL, &error), ERR_BUSY);
 	control_wait_idle(control);

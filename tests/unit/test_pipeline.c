@@ -256,12 +256,7 @@ static void test_much_is_cut_early(void **state)
 		snprintf(name, sizeof(name), "n%d", i);
 		assert_int_equal(journal_note_name(journal, &root, name, NULL, 0), 0);
 	}
-	int64_t deadline = clock_mono_ns() + 60 * NS_PER_S;
-	do {
-		sched_yield();
-		journal_get_counts(journal, &counts);
-		assert_true(clock_mono_ns() < deadline);
-	} while (counts.dirty_names >= JOURNAL_MANY / 2);
+	MACHINE_AWAIT(machine, "a version before its time", (journal_get_counts(journal, &counts), counts.dirty_names < JOURNAL_MANY / 2));
 	sync_and_compare(machine);
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
@@ -277,8 +272,7 @@ static void test_given_up(void **state)
 	machine_init(machine);
 	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
 	machine_mount(machine, false, false);
-	while (machine_status(machine).spool_bytes < 4 << 20)
-		usleep(1000);
+	MACHINE_AWAIT(machine, "a full spool", machine_status(machine).spool_bytes >= 4 << 20);
 	assert_int_equal(machine_unmount(machine, 0, true), ERR_TIMEOUT);
 	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
 	machine_mount(machine, false, false);

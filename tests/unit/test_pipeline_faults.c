@@ -56,8 +56,7 @@ static void spool_one(struct machine *machine, const char *text)
 
 static void await_state(struct machine *machine, enum engine_state state)
 {
-	while (machine_status(machine).state != state)
-		usleep(1000);
+	MACHINE_AWAIT(machine, engine_state_word(state), machine_status(machine).state == state);
 }
 
 static void test_offline(void **state)
@@ -69,8 +68,7 @@ static void test_offline(void **state)
 	spool_one(machine, "two");
 	assert_int_equal(machine_status(machine).head, 3);
 	assert_int_equal(machine_status(machine).confirmed, 1);
-	while (machine_status(machine).state == ENGINE_SYNCING)
-		usleep(1000);
+	MACHINE_AWAIT(machine, "uploads to fail", machine_status(machine).state != ENGINE_SYNCING);
 	assert_true(machine_status(machine).state == ENGINE_OFFLINE || machine_status(machine).state == ENGINE_DEGRADED);
 	assert_true(machine_status(machine).safe_until_ns < INT64_MAX);
 	assert_int_equal(machine_unmount(machine, NS_PER_S, true), ERR_TIMEOUT);

@@ -8,7 +8,6 @@
 
 #include <cmocka.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -161,8 +160,7 @@ static void test_moves_during_import(void **state)
 				break;
 			machine_unlink(machine, from);
 		}
-		while (machine_status(machine).head == head)
-			sched_yield();
+		MACHINE_AWAIT(machine, "the next version", machine_status(machine).head != head);
 	}
 	for (int i = 1; i <= 24; i++) {
 		snprintf(to, sizeof(to), "d%d/sparse", i);
@@ -184,8 +182,7 @@ static void test_removal_during_import(void **state)
 	machine_init(machine);
 	machine->config->interval_ns = 1;
 	machine_mount(machine, false, false);
-	while (!machine_status(machine).importing)
-		sched_yield();
+	MACHINE_AWAIT(machine, "the import to begin", machine_status(machine).importing);
 	machine_run(machine, "rm -rf d1 d2/e d3/e d[456]?");
 	MACHINE_OK(machine, machine_sync(machine));
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
@@ -275,8 +272,7 @@ static void test_unmount_ends_waiting(void **state)
 	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
 	machine_write(machine, "file", 0, "x", 1);
 	assert_int_equal(pthread_create(&syncing.thread, NULL, sync_run, &syncing), 0);
-	while (machine_status(machine).head < 2)
-		sched_yield();
+	MACHINE_AWAIT(machine, "version 2", machine_status(machine).head >= 2);
 	assert_int_equal(sync_engine()->stop(machine->engine, 0, &machine->error), ERR_TIMEOUT);
 	pthread_join(syncing.thread, NULL);
 	assert_int_equal(syncing.rc, ERR_TIMEOUT);
@@ -316,8 +312,7 @@ static void test_i7_edits_before_the_mount(void **state)
 	machine_mount(machine, false, false);
 	before = machine_status(machine).head;
 	machine_create(machine, "live");
-	while (machine_status(machine).head == before)
-		sched_yield();
+	MACHINE_AWAIT(machine, "the next version", machine_status(machine).head != before);
 	MACHINE_OK(machine, machine_sync(machine));
 	machine->config->interval_ns = 3600 * NS_PER_S;
 	assert_true(machine_int(machine, "SELECT count(*) FROM inode WHERE vfrom > 1") >= 3000);
@@ -404,8 +399,8 @@ static void test_calm_after_unmount(void **state)
 	MACHINE_OK(machine, machine_sync(machine));
 	assert_int_equal(machine_status(machine).head, head + 1);
 	machine_compare(machine);
-	while (machine_int(machine, "SELECT count(*) FROM local_inode WHERE racy AND ctime_ns > (julianday('now') - 2440587.5) * 86400e9 - 5e7"))
-		sched_yield();
+	MACHINE_AWAIT(machine, "the file to be no longer racy",
+		      !machine_int(machine, "SELECT count(*) FROM local_inode WHERE racy AND ctime_ns > (julianday('now') - 2440587.5) * 86400e9 - 5e7"));
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 	machine_mount(machine, false, false);
 	assert_int_equal(machine_int(machine, "SELECT count(*) FROM local_inode WHERE racy"), 0);

@@ -315,8 +315,9 @@ static void test_added_while_removed(void **state)
 		MACHINE_OK(machine, cut_forget_rows(cut, conn, error));
 		assert_int_equal(pthread_create(&thread, NULL, add_it, machine), 0);
 		/* It is on its way when its check is due again; then it waits for our transaction. */
-		while (suspect_due(journal) == INT64_MAX)
-			sched_yield();
+		for (int64_t began = clock_mono_ns(); suspect_due(journal) == INT64_MAX; sched_yield())
+			if (clock_mono_ns() - began > 60 * NS_PER_S)
+				fail_msg("waited a minute for the check to be due");
 		if (committed)
 			MACHINE_OK(machine, db_commit(volume_db(machine->volume), error));
 		else

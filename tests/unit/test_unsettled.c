@@ -192,8 +192,12 @@ static void test_i9_fsync_beside_others(void **state)
 	waiting = record_beside(blocking, &number);
 	small_lock_take(&blocking->lock);
 	assert_int_equal(pthread_create(&flusher, NULL, flush, waiting), 0);
-	while (unflushed_beside(waiting) > 1) /* until the flush stops at our lock */
+	int64_t began = clock_mono_ns();
+	while (unflushed_beside(waiting) > 1) { /* until the flush stops at our lock */
+		if (clock_mono_ns() - began > 60 * NS_PER_S)
+			fail_msg("waited a minute for the flush");
 		sched_yield();
+	}
 	assert_int_equal(journal_wait_unsettled(journal, waiting), 0);
 	assert_true(is_logged(waiting));
 	assert_false(is_logged(blocking));
