@@ -40,6 +40,10 @@ int snapdir_live_ino(struct db_conn *conn, const struct snap_node *root, int64_t
 	int rc = catalogue_local_by_key(conn, root->live->key.bytes, root->live->key.length, &row);
 	if (rc == 0)
 		*ino = row.ino;
+	if (rc == ERR_ABSENT && root->live->nodeid == FUSE_ROOT_ID) { /* a new database knows what the past was, and has not met its heirs yet */
+		*ino = CATALOGUE_ROOT_INO;
+		rc = 0;
+	}
 	return -reply_errno(rc, 0);
 }
 

@@ -75,3 +75,33 @@ is_gone() {
 wait_for 30 is_gone "$daemon" || fail "the daemon stays after the unmount"
 echo "unsent beneath" >"$DIR/sub/file"
 round beneath
+
+# Another machine has taken the volume over meanwhile: a database made anew here does not take it back unasked (I17), and says so.
+here() { export YESTER_CONFIG_DIR=$TEST_TMP/config YESTER_STATE_DIR=$TEST_TMP/state; }
+there() { export YESTER_CONFIG_DIR=$TEST_TMP/config2 YESTER_STATE_DIR=$TEST_TMP/state2; }
+key=$YESTER_CONFIG_DIR/v.key
+there
+expect 0 clone "file://$STORE" "$TEST_TMP/there" --key-file "$key"
+echo theirs >"$TEST_TMP/there/theirs"
+expect 0 sync "$TEST_TMP/there"
+here
+echo "unsent fenced" >"$DIR/sub/file"
+rm "$state"/volume.db*
+mount_volume "$DIR"
+expect_line 6 'take_over' sync "$DIR"
+[ "$(status_field "$DIR" state)" = fenced ] || fail "state is $(status_field "$DIR" state)"
+[ "$(cd "$DIR" && find . -type f -exec cat {} +)" = "unsent fenced" ] || fail "the tree has changed"
+[ "$(cat "$DIR/.snapshots/latest/theirs")" = theirs ] || fail "the other machine's version can't be read here"
+umount_volume "$DIR"
+there
+echo more >>"$TEST_TMP/there/theirs"
+expect 0 sync "$TEST_TMP/there"
+here
+mount_volume "$DIR" -o take_over
+expect 0 sync "$DIR"
+[ ! -e "$DIR/.snapshots/latest/theirs" ] || fail "the newest version is not this machine's"
+umount_volume "$DIR" || fail "umount after the take-over"
+there
+expect_line 6 'take_over' sync "$TEST_TMP/there"
+here
+expect 0 check "$DIR" --read-data
