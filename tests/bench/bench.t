@@ -1,5 +1,5 @@
 #!/bin/bash
-# timeout: 300
+# timeout: 900
 # make bench works: every row runs, in yester and in what it is compared with, and the table has them all. What it measures here is nothing to go by.
 
 # shellcheck source=tests/lib/lib.sh
