@@ -4,7 +4,7 @@
  * thread brings that to SQLite (db). sync/ takes a cut of the journal, reads the frozen bytes, and builds a delta, which is applied to the catalogue in the transaction that also empties the journal (I11).
  * history reads any version of the catalogue; its bytes come from chunk_cache, the live file or remote. rescan finds what happened behind our back.
  *
- *   base/        err, log, buf, bytes, io, clock, digest, failpoint, interrupt, json, memory, nearest, pool, small_lock, tree: small helpers
+ *   base/        err, log, buf, bytes, io, clock, digest, failpoint, interrupt, json, memory, nearest, patience, pool, small_lock, tree: small helpers
  *   config when  a volume's settings; times as people write them
  *   volume       state directory, lock, database, backing tree, nodes, journal: all that is open for one volume
  *   db           the one database: connections, schema, transactions

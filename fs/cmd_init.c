@@ -5,6 +5,7 @@
 #include "interrupt.h"
 #include "new_config.h"
 #include "options.h"
+#include "progress.h"
 #include "store_options.h"
 
 #include <stdio.h>
@@ -87,6 +88,7 @@ int cmd_init(int argc, char **argv, const struct engine_ops *engine)
 	struct unlock unlock = { 0 };
 	struct volume_config *config = NULL;
 	struct init_result made = { 0 };
+	struct progress *progress = progress_new(stderr); /* says so when the store keeps us waiting */
 	struct error error = { 0 };
 	int rc = read_words(argc, argv, &words, &unlock, &error);
 
@@ -99,6 +101,7 @@ int cmd_init(int argc, char **argv, const struct engine_ops *engine)
 		config->unsafe_single_writer = words.unsafe_single_writer;
 		rc = engine->init(config, &unlock, &made, &error);
 	}
+	progress_free(progress);
 	if (rc == 0)
 		say(config, &unlock, &made);
 	explicit_bzero(&made, sizeof made);

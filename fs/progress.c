@@ -3,8 +3,10 @@
 #include "bytes.h"
 #include "clock.h"
 #include "human.h"
+#include "patience.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -13,6 +15,7 @@
 #define QUIET_NS NS_PER_S          /* shorter work shows nothing */
 #define REDRAW_NS (NS_PER_S / 10)
 #define PLAIN_NS (10 * NS_PER_S)
+#define WAIT_NS (3 * NS_PER_S)      /* a store that says nothing for so long is worth a word */
 #define RATE_FORGETS_S 3.0
 #define BAR_MOST 30
 #define BAR_LEAST 8
@@ -25,8 +28,13 @@ struct progress {
 	pthread_mutex_t lock; /* all below */
 	int64_t started_ns, drawn_ns;
 	bool drawn;           /* a line stands on the terminal */
+	bool waiting;         /* for the store: reports don't show */
+	bool stopping;
+	pthread_cond_t stop;  /* lock: stopping */
 	char what[64];
 	struct progress_rate rate;
+	bool has_thread;      /* constant, as the next */
+	pthread_t thread;
 };
 
 /* ---- the terminal */
@@ -159,15 +167,8 @@ struct progress *progress_new_at(FILE *stream, const struct terminal *terminal, 
 	progress->terminal = *terminal;
 	progress->started_ns = now_ns;
 	pthread_mutex_init(&progress->lock, NULL);
+	clock_cond_init(&progress->stop);
 	return progress;
-}
-
-struct progress *progress_new(FILE *stream)
-{
-	struct terminal terminal;
-
-	terminal_look(stream, &terminal);
-	return progress_new_at(stream, &terminal, clock_mono_ns());
 }
 
 static void erase(struct progress *progress)
@@ -198,10 +199,22 @@ static void draw(struct progress *progress, uint64_t done, uint64_t total, const
 	progress->drawn = true;
 }
 
+/* Lock must be held. Whether it is time for another line. */
+static bool is_due(struct progress *progress, int64_t now_ns)
+{
+	int64_t wait_ns = progress->terminal.is_tty ? REDRAW_NS : PLAIN_NS;
+
+	/* A plain line also comes only after its time. */
+	if (now_ns - progress->started_ns < (progress->terminal.is_tty ? QUIET_NS : PLAIN_NS) ||
+	    (progress->drawn_ns != 0 && now_ns - progress->drawn_ns < wait_ns))
+		return false;
+	progress->drawn_ns = now_ns;
+	return true;
+}
+
 void progress_report_at(struct progress *progress, int64_t now_ns, const char *what, uint64_t done, uint64_t total,
 			const char *unit)
 {
-	int64_t wait_ns = progress->terminal.is_tty ? REDRAW_NS : PLAIN_NS;
 	char shown[sizeof progress->what];
 
 	escape_text(shown, sizeof shown, what);
@@ -211,13 +224,8 @@ void progress_report_at(struct progress *progress, int64_t now_ns, const char *w
 		progress->rate = (struct progress_rate){ 0 };
 	}
 	progress_rate_add(&progress->rate, now_ns, done);
-	if (now_ns - progress->started_ns >= QUIET_NS && (progress->drawn_ns == 0 || now_ns - progress->drawn_ns >= wait_ns)) {
-		/* A plain line also comes only after its time. */
-		if (progress->terminal.is_tty || now_ns - progress->started_ns >= PLAIN_NS) {
-			progress->drawn_ns = now_ns;
-			draw(progress, done, total, unit);
-		}
-	}
+	if (!progress->waiting && is_due(progress, now_ns))
+		draw(progress, done, total, unit);
 	pthread_mutex_unlock(&progress->lock);
 }
 
@@ -225,6 +233,79 @@ void progress_report(void *context, const char *what, uint64_t done, uint64_t to
 {
 	if (context)
 		progress_report_at(context, clock_mono_ns(), what, done, total, unit);
+}
+
+/* ---- waiting for the store */
+
+/* Lock must be held. */
+static void draw_wait(struct progress *progress, const struct patience *patience)
+{
+	unsigned width = progress->terminal.width > 1 ? progress->terminal.width - 1 : 1;
+	char whom[sizeof patience->whom], why[sizeof patience->why], since[HUMAN_BYTES], line[LINE_BYTES];
+
+	escape_text(whom, sizeof whom, patience->whom);
+	escape_text(why, sizeof why, patience->why);
+	human_duration(since, (double)patience->waited_ns / (double)NS_PER_S);
+	snprintf(line, sizeof line, "waiting for %s, %s%s%.200s%s", whom, since, why[0] ? " (" : "", why, why[0] ? ")" : "");
+	if (!progress->terminal.is_tty) {
+		fprintf(progress->stream, "%s\n", line);
+	} else {
+		if (strlen(line) > width)
+			line[width] = '\0';
+		fprintf(progress->stream, ERASE "%s", line);
+		progress->drawn = true;
+	}
+	fflush(progress->stream);
+}
+
+void progress_wait_at(struct progress *progress, int64_t now_ns, const struct patience *patience)
+{
+	pthread_mutex_lock(&progress->lock);
+	if (progress->waiting && !(patience && patience->waited_ns >= WAIT_NS) && progress->drawn)
+		erase(progress);
+	progress->waiting = patience && patience->waited_ns >= WAIT_NS;
+	if (progress->waiting && is_due(progress, now_ns))
+		draw_wait(progress, patience);
+	pthread_mutex_unlock(&progress->lock);
+}
+
+static void *look(void *context)
+{
+	struct progress *progress = context;
+
+	pthread_setname_np(pthread_self(), "yester-waiting");
+	pthread_mutex_lock(&progress->lock);
+	while (!progress->stopping) {
+		struct timespec until = clock_deadline(NS_PER_S);
+		struct patience patience;
+
+		if (pthread_cond_timedwait(&progress->stop, &progress->lock, &until) == 0)
+			continue;
+		pthread_mutex_unlock(&progress->lock);
+		bool waits = patience_look(clock_mono_ns(), &patience);
+		progress_wait_at(progress, clock_mono_ns(), waits ? &patience : NULL);
+		pthread_mutex_lock(&progress->lock);
+	}
+	pthread_mutex_unlock(&progress->lock);
+	return NULL;
+}
+
+struct progress *progress_new(FILE *stream)
+{
+	struct terminal terminal;
+	struct progress *progress;
+	sigset_t all, before;
+
+	terminal_look(stream, &terminal);
+	progress = progress_new_at(stream, &terminal, clock_mono_ns());
+	if (!progress)
+		return NULL;
+	/* Signals are for who asks a person something (secret_options.c). */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	progress->has_thread = pthread_create(&progress->thread, NULL, look, progress) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return progress;
 }
 
 void progress_clear(struct progress *progress)
@@ -240,7 +321,15 @@ void progress_free(struct progress *progress)
 {
 	if (!progress)
 		return;
+	if (progress->has_thread) {
+		pthread_mutex_lock(&progress->lock);
+		progress->stopping = true;
+		pthread_cond_signal(&progress->stop);
+		pthread_mutex_unlock(&progress->lock);
+		pthread_join(progress->thread, NULL);
+	}
 	progress_clear(progress);
+	pthread_cond_destroy(&progress->stop);
 	pthread_mutex_destroy(&progress->lock);
 	free(progress);
 }

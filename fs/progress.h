@@ -1,5 +1,6 @@
 /* progress: what a person sees of work that takes longer than a second. Nothing before that. On a terminal one line that is drawn again and again, with a bar, a
  * rate and the time left; elsewhere (or with TERM=dumb) a plain line every ten seconds. Colour only on a terminal without NO_COLOR.
+ * While the store has not answered for some seconds (patience.h), that is what it says, also when nothing was reported yet: a thread looks.
  *
  *	struct progress *progress = progress_new(stderr);
  *	engine->clone(..., progress_report, progress, ...);
@@ -24,7 +25,7 @@ struct terminal {
 };
 void terminal_look(FILE *stream, struct terminal *out);
 
-/* NULL when out of memory: the others then do nothing. `stream` is borrowed. */
+/* Afterwards a thread of it runs, until progress_free. NULL when out of memory: the others then do nothing. `stream` is borrowed. */
 struct progress *progress_new(FILE *stream);
 /* A progress_fn (engine.h); context is the struct progress. */
 void progress_report(void *context, const char *what, uint64_t done, uint64_t total, const char *unit);
@@ -42,7 +43,10 @@ void progress_rate_add(struct progress_rate *rate, int64_t now_ns, uint64_t done
  * amounts. width 0: no limit, and no bar. total 0: unknown. unit "bytes" is shown as sizes. */
 void progress_line(char *out, size_t room, unsigned width, bool color, const char *what, uint64_t done, uint64_t total,
 		   const char *unit, double per_second);
-/* As progress_report at a given time on a given terminal; `progress_new_at` starts the clock of it. */
+/* What the thread does each second; `patience` is NULL when nobody waits. */
+struct patience;
+void progress_wait_at(struct progress *progress, int64_t now_ns, const struct patience *patience);
+/* As progress_report at a given time on a given terminal; `progress_new_at` starts the clock of it, and no thread. */
 struct progress *progress_new_at(FILE *stream, const struct terminal *terminal, int64_t now_ns);
 void progress_report_at(struct progress *progress, int64_t now_ns, const char *what, uint64_t done, uint64_t total,
 			const char *unit);

@@ -2,6 +2,7 @@
 
 #include "interrupt.h"
 #include "io.h"
+#include "patience.h"
 
 #include <curl/curl.h>
 #include <errno.h>
@@ -37,6 +38,7 @@ struct exchange {
 	const struct http_request *request;
 	struct http_response *response;
 	uint64_t sent, received; /* of the bodies */
+	curl_off_t moved;        /* bytes, when on_progress looked last */
 	int body_errno;          /* reading the request's body failed; -1: the file is too short */
 	bool too_long, no_memory;
 	char message[CURL_ERROR_SIZE];
@@ -263,13 +265,16 @@ static bool is_cancelled(const struct http *http)
 }
 
 /* curl_easy(3) calls it about once a second also while nothing moves. */
-static int on_progress(void *context, curl_off_t a, curl_off_t b, curl_off_t c, curl_off_t d)
+static int on_progress(void *context, curl_off_t to_get, curl_off_t got, curl_off_t to_send, curl_off_t sent)
 {
-	(void)a;
-	(void)b;
-	(void)c;
-	(void)d;
-	return is_cancelled(((struct exchange *)context)->http);
+	struct exchange *exchange = context;
+
+	(void)to_get;
+	(void)to_send;
+	if (got + sent != exchange->moved)
+		patience_heard();
+	exchange->moved = got + sent;
+	return is_cancelled(exchange->http);
 }
 
 /* ---- one request */
@@ -431,6 +436,8 @@ int http_perform(struct http *http, const struct http_request *request, struct h
 	}
 	response->bytes_up = exchange.sent;
 	response->bytes_down = exchange.received;
+	if (result == CURLE_OK)
+		patience_heard();
 	rc = classify(&exchange, result, error);
 	curl_slist_free_all(headers);
 	if (handle)

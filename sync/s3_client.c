@@ -6,6 +6,7 @@
 #include "interrupt.h"
 #include "io.h"
 #include "log.h"
+#include "patience.h"
 #include "s3_classify.h"
 
 #include <stdio.h>
@@ -456,6 +457,7 @@ int s3_client_send(struct s3_client *client, const struct s3_call *call, struct 
 			continue;
 		if (++tried >= client->tries)
 			break;
+		patience_failed(why.message);
 		log_debug("%s %s: %s; try %d of %d", call->method, call->what, why.message, tried + 1, client->tries);
 		rc = pause_before(client, tried - 1, &why);
 		if (rc < 0)

@@ -4,6 +4,7 @@
 #include "clock.h"
 #include "config.h"
 #include "io.h"
+#include "patience.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -59,7 +60,9 @@ int store_get(struct store *store, const char *key, uint64_t offset, uint64_t le
 		return rc;
 	if (length != STORE_WHOLE && (length > STORE_GET_MAX || offset > INT64_MAX - length))
 		return error_set(error, ERR_FAILED, 0, "%s/%s: the range is too large", store->url, key);
+	patience_begin(store->url);
 	rc = store->ops->get(store, key, offset, length, out, error);
+	patience_end();
 	if (rc < 0)
 		out->length = before;
 	return rc;
@@ -71,7 +74,12 @@ static int put(struct store *store, const char *key, const struct store_body *bo
 	int64_t unwanted;
 	int rc = check_key(store, key, error);
 
-	return rc < 0 ? rc : store->ops->put(store, key, body, only_new, server_ns ? server_ns : &unwanted, error);
+	if (rc < 0)
+		return rc;
+	patience_begin(store->url);
+	rc = store->ops->put(store, key, body, only_new, server_ns ? server_ns : &unwanted, error);
+	patience_end();
+	return rc;
 }
 
 int store_put(struct store *store, const char *key, const struct store_body *body, int64_t *server_ns,
@@ -89,16 +97,26 @@ int store_put_new(struct store *store, const char *key, const struct store_body 
 int store_list(struct store *store, const char *prefix, const char *start_after, store_list_fn *fn, void *context,
 	       struct error *error)
 {
+	int rc;
+
 	if (!plain(prefix) || prefix[0] == '/' || strstr(prefix, "//"))
 		return error_set(error, ERR_FAILED, 0, "%s: '%s' is not a valid prefix", store->url, prefix);
-	return store->ops->list(store, prefix, start_after, fn, context, error);
+	patience_begin(store->url);
+	rc = store->ops->list(store, prefix, start_after, fn, context, error);
+	patience_end();
+	return rc;
 }
 
 int store_delete(struct store *store, const char *key, struct error *error)
 {
 	int rc = check_key(store, key, error);
 
-	return rc < 0 ? rc : store->ops->delete_(store, key, error);
+	if (rc < 0)
+		return rc;
+	patience_begin(store->url);
+	rc = store->ops->delete_(store, key, error);
+	patience_end();
+	return rc;
 }
 
 void store_get_counts(struct store *store, struct store_counts *out)

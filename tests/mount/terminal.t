@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import sys
 import termios
 
@@ -93,6 +94,22 @@ def test_question():
         os.kill(typed.pid, number)
         yt.equal(typed.end(), 128 + number, f"exit code after {number!r}: {typed.shown!r}")
         yt.check(b": interrupted" in typed.shown, f"after {number!r}: {typed.shown!r}")
+
+
+def test_silent_store():
+    """It takes connections, and never answers."""
+    volume = yt.Volume("silent", env={"AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing"})
+    os.makedirs(volume.dir, exist_ok=True)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    store = ("--endpoint", f"http://127.0.0.1:{listener.getsockname()[1]}", "--region", "here")
+    for words in (("init", volume.dir), ("check",), ("clone",)):
+        words = (*words, "s3://bucket/x", *([volume.dir + "-copy"] if words[0] == "clone" else []), *store)
+        waiting = Terminal(volume, *words)
+        waiting.until(b"waiting for s3://bucket/x, ")
+        waiting.type(b"\x03")
+        yt.equal(waiting.end(), 130, f"exit code of {words[0]}: {waiting.shown!r}")
+        yt.check(b": interrupted" in waiting.shown, f"{words[0]}: {waiting.shown!r}")
+    listener.close()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 /* progress: lines for any width, rates, and when something is shown; status_text, which is drawn from the same numbers. */
 #include "buf.h"
 #include "clock.h"
+#include "patience.h"
 #include "progress.h"
 #include "status_text.h"
 
@@ -147,6 +148,70 @@ static void test_plain_lines_when_piped(void **state)
 	shown_close(&shown);
 }
 
+/* A store that keeps silent takes the place of what is reported, until it answers. */
+static void test_waiting(void **state)
+{
+	struct terminal terminal = { .is_tty = true, .width = 80 };
+	struct patience patience = { .waited_ns = 2 * NS_PER_S, .whom = "s3://b/p", .why = "no\nroute" };
+	struct progress *progress;
+	struct shown shown;
+
+	(void)state;
+	shown_open(&shown);
+	progress = progress_new_at(shown.stream, &terminal, 0);
+	progress_wait_at(progress, 2 * NS_PER_S, &patience);
+	fflush(shown.stream);
+	assert_int_equal(shown.length, 0);
+	patience.waited_ns = 12 * NS_PER_S;
+	progress_wait_at(progress, 12 * NS_PER_S, &patience);
+	progress_report_at(progress, 13 * NS_PER_S, "restoring", 1, 2, "files");
+	fflush(shown.stream);
+	assert_string_equal(shown.text, "\r\033[Kwaiting for s3://b/p, 12 s (no\\x0aroute)");
+	progress_wait_at(progress, 14 * NS_PER_S, NULL);
+	progress_report_at(progress, 15 * NS_PER_S, "restoring", 1, 2, "files");
+	fflush(shown.stream);
+	assert_non_null(strstr(shown.text, "\r\033[Krestoring"));
+	progress_free(progress);
+	shown_close(&shown);
+
+	terminal.is_tty = false;
+	shown_open(&shown);
+	progress = progress_new_at(shown.stream, &terminal, 0);
+	for (int64_t s = 1; s < 30; s++) {
+		patience.waited_ns = s * NS_PER_S;
+		progress_wait_at(progress, s * NS_PER_S, &patience);
+	}
+	progress_free(progress);
+	fflush(shown.stream);
+	assert_string_equal(shown.text, "waiting for s3://b/p, 10 s (no\\x0aroute)\nwaiting for s3://b/p, 20 s (no\\x0aroute)\n");
+	shown_close(&shown);
+}
+
+static void test_patience(void **state)
+{
+	struct patience patience;
+
+	(void)state;
+	assert_false(patience_look(clock_mono_ns(), &patience));
+	patience_begin("s3://a/b");
+	assert_true(patience_look(clock_mono_ns() + 60 * NS_PER_S, &patience));
+	assert_true(patience.waited_ns >= 60 * NS_PER_S);
+	assert_string_equal(patience.whom, "s3://a/b");
+	patience_failed("it is down");
+	patience_begin("s3://a/b"); /* another call does not make the first one's wait shorter */
+	assert_true(patience_look(clock_mono_ns() + 60 * NS_PER_S, &patience));
+	assert_true(patience.waited_ns >= 60 * NS_PER_S);
+	assert_string_equal(patience.why, "it is down");
+	patience_heard();
+	int64_t heard_ns = clock_mono_ns();
+	assert_true(patience_look(heard_ns, &patience));
+	assert_true(patience.waited_ns < 60 * NS_PER_S);
+	assert_string_equal(patience.why, "");
+	patience_end();
+	patience_end();
+	assert_false(patience_look(clock_mono_ns(), &patience));
+}
+
 static void status_has(const char *json, const char *part)
 {
 	struct buf out = { 0 };
@@ -191,7 +256,7 @@ int main(void)
 		cmocka_unit_test(test_line), cmocka_unit_test(test_line_fits),
 		cmocka_unit_test(test_color), cmocka_unit_test(test_rate),
 		cmocka_unit_test(test_nothing_below_a_second), cmocka_unit_test(test_terminal_redraws_and_clears),
-		cmocka_unit_test(test_plain_lines_when_piped), cmocka_unit_test(test_status_text),
+		cmocka_unit_test(test_plain_lines_when_piped), cmocka_unit_test(test_waiting), cmocka_unit_test(test_patience), cmocka_unit_test(test_status_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
