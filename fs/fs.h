@@ -40,6 +40,10 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+/* fuse_file_info.kill_suidgid came with libfuse 3.18.3: who has asked for FUSE_HANDLE_KILLPRIV_V2 must take set-id bits away himself, and learns by it when. */
+#define FUSE_KILLS_SUIDGID                                                                                             \
+	(FUSE_VERSION > FUSE_MAKE_VERSION(3, 18) || (FUSE_VERSION == FUSE_MAKE_VERSION(3, 18) && FUSE_HOTFIX_VERSION >= 3))
+
 #define FS_SNAPSHOTS ".snapshots"
 #define FS_MAX_WRITE (1 << 20)
 #define FS_SLICE_BYTES (INT64_C(8) << 20) /* I1 */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -61,14 +62,14 @@ static void switch_to(struct identity *identity, uid_t uid, gid_t gid, uint64_t 
 {
 	syscall(SYS_setfsgid, gid);
 	syscall(SYS_setfsuid, uid);
-	caps_set_effective(permitted & ~(without | CAP_BIT(CAP_SYS_RESOURCE)));
+	caps_set_effective(permitted & ~(without | (uid ? CAP_BIT(CAP_SYS_RESOURCE) : 0)));
 	identity->switched = true;
 }
 
 void identity_enter_create(struct identity *identity, fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
-	identity->switched = false;
+	*identity = (struct identity){0};
 	if (has_umask && !own_umask)
 		own_umask = unshare(CLONE_FS) == 0;
 	if (own_umask)
@@ -83,20 +84,40 @@ void identity_enter_create(struct identity *identity, fuse_req_t req)
 	}
 }
 
-void identity_enter_write(struct identity *identity, fuse_req_t req, int fd)
+/* By /proc: of a process that can't be seen from here, no. */
+static bool caller_has_fsetid(fuse_req_t req)
+{
+	char path[40], line[128];
+	unsigned long long effective = 0;
+
+	snprintf(path, sizeof(path), "/proc/%ld/status", (long)fuse_req_ctx(req)->pid);
+	FILE *file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "CapEff: %llx", &effective) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return effective & CAP_BIT(CAP_FSETID);
+}
+
+void identity_enter_write(struct identity *identity, fuse_req_t req, int fd, enum identity_fsetid fsetid)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct stat st;
 
-	identity->switched = false;
-	if (!switches || CALLER_ROOT(ctx->uid))
+	*identity = (struct identity){0};
+	bool root = CALLER_ROOT(ctx->uid);
+	if (!switches || (root && fsetid == IDENTITY_HAS))
 		return;
 	if (fstat(fd, &st) != 0)
 		st = (struct stat){.st_mode = S_IFREG | S_ISUID, .st_gid = ctx->gid}; /* the careful assumption */
 	bool set_id = (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) && (st.st_mode & (S_ISUID | S_ISGID));
+	if (root && (!set_id || (fsetid == IDENTITY_ASK && caller_has_fsetid(req))))
+		return;
 	/* The backing filesystem asks whether the thread is in the file's group: a thread has one group only, so it is that one, if the caller is in it. */
 	gid_t gid = set_id && identity_in_group(req, st.st_gid) ? st.st_gid : ctx->gid;
-	switch_to(identity, ctx->uid, gid, set_id ? CAP_BIT(CAP_FSETID) : 0);
+	switch_to(identity, root ? 0 : ctx->uid, gid, set_id ? CAP_BIT(CAP_FSETID) : 0);
+	identity->clears = set_id;
 }
 
 void identity_leave(struct identity *identity)

@@ -17,7 +17,10 @@
 
 #include <sys/stat.h>
 
-struct identity { bool switched; };
+struct identity {
+	bool switched;
+	bool clears; /* the call takes set-id bits away if it succeeds; with FUSE_HANDLE_KILLPRIV_V2 the kernel goes on believing the old mode, in execve(2) too, unless it is told (invalidate_attributes) */
+};
 
 /* Reads what this process may do. Once, before threads start. */
 void identity_init(void);
@@ -28,9 +31,15 @@ bool identity_has_umask(void);
 
 /* Around the one call that makes an inode. May change errno in enter; leave keeps it. */
 void identity_enter_create(struct identity *identity, fuse_req_t req);
-/* Around a call that changes the content of the file behind `fd`, takes space for it, gives it to another owner or group, or sets its ACL. The kernel clears set-id bits by requests of
- * its own before most of them, but not set-group-id of a file that its group can't execute, and not for an ACL: there the backing filesystem does as it would for the caller. */
-void identity_enter_write(struct identity *identity, fuse_req_t req, int fd);
+/* Around a call that changes the content of the file behind `fd`, takes space for it, gives it to another owner or group, or sets its ACL. Set-id bits: the backing filesystem takes them
+ * away as it would for the caller; the kernel does so by requests of its own before most of these calls, but not with FUSE_HANDLE_KILLPRIV_V2, nor set-group-id of a file that its group can't execute, nor for
+ * an ACL. Capabilities (security.capability) are taken away by any such call, whoever does it. `fsetid`: whether a caller who is root has CAP_FSETID, without which they go for him too. */
+enum identity_fsetid {
+	IDENTITY_HAS,  /* it does not matter for this call; or the kernel has not said that it is missing */
+	IDENTITY_LACKS, /* the kernel says so */
+	IDENTITY_ASK   /* the request does not tell: fallocate, copy_file_range */
+};
+void identity_enter_write(struct identity *identity, fuse_req_t req, int fd, enum identity_fsetid fsetid);
 void identity_leave(struct identity *identity);
 
 /* The caller is in that group. */

@@ -22,7 +22,7 @@ static int set_owner(fuse_req_t req, int fd, const struct stat *st, int to_set, 
 	struct identity identity;
 	struct stat after;
 
-	identity_enter_write(&identity, req, fd);
+	identity_enter_write(&identity, req, fd, IDENTITY_HAS); /* chown(2) takes them from everybody */
 	int rc = fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 ? 0 : -errno;
 	identity_leave(&identity);
 	if (rc == 0)
@@ -37,12 +37,13 @@ static int set_mode(const char *path, mode_t mode)
 	return chmod(path, mode & 07777) == 0 ? 0 : -errno;
 }
 
-static int set_size(fuse_req_t req, int path_fd, const char *path, const struct handle *handle, off_t size)
+static int set_size(fuse_req_t req, int path_fd, const char *path, const struct handle *handle, off_t size, int to_set)
 {
 	struct identity identity;
 	int rc;
 
-	identity_enter_write(&identity, req, path_fd);
+	/* The kernel's name for that bit is FATTR_KILL_SUIDGID: whoever truncates has no CAP_FSETID. */
+	identity_enter_write(&identity, req, path_fd, to_set & FUSE_SET_ATTR_KILL_SUID ? IDENTITY_LACKS : IDENTITY_HAS);
 	do
 		rc = (handle ? ftruncate(handle->fd, size) : truncate(path, size)) == 0 ? 0 : -errno;
 	while (rc == -EINTR);
@@ -78,7 +79,7 @@ static int set_all(fuse_req_t req, const struct place *place, const struct stat 
 	if (rc == 0 && to_set & FUSE_SET_ATTR_MODE)
 		rc = set_mode(path, mode);
 	if (rc == 0 && to_set & FUSE_SET_ATTR_SIZE)
-		rc = set_size(req, place->fd, path, handle, st->st_size);
+		rc = set_size(req, place->fd, path, handle, st->st_size, to_set);
 	if (rc == 0 && to_set & SET_TIMES)
 		rc = set_times(place->fd, st, to_set);
 	return rc;

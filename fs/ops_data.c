@@ -5,6 +5,7 @@
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
+#include "invalidate.h"
 #include "io_mode.h"
 #include "journal.h"
 #include "pool.h"
@@ -129,6 +130,19 @@ static ssize_t write_all(int fd, struct fuse_bufvec *data, size_t size, off_t of
 	return fuse_buf_copy(&out, data, 0);
 }
 
+/* As the kernel says with each write. */
+#if FUSE_KILLS_SUIDGID
+#define FSETID(fi) ((fi)->kill_suidgid ? IDENTITY_LACKS : IDENTITY_HAS)
+#else
+#define FSETID(fi) IDENTITY_HAS
+#endif
+
+static void tell_cleared(struct fs *fs, fuse_ino_t ino, const struct identity *identity)
+{
+	if (identity->clears)
+		invalidate_attributes(fs, ino);
+}
+
 void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_t offset, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -146,9 +160,10 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_
 		mutation_lock(&mutation, handle->node, NULL, NULL, NULL);
 		rc = mutation_data(&mutation, handle->node, offset, (int64_t)size);
 		if (rc == 0) {
-			identity_enter_write(&identity, req, handle->fd);
+			identity_enter_write(&identity, req, handle->fd, FSETID(fi));
 			rc = write_all(handle->fd, data, size, offset);
 			identity_leave(&identity);
+			tell_cleared(fs, ino, &identity);
 		}
 		mutation_end(&mutation);
 	}
@@ -183,10 +198,11 @@ static int fallocate_step(fuse_req_t req, struct handle *handle, int mode, off_t
 		rc = from < end ? mutation_data(&mutation, handle->node, from, end - from)
 				: mutation_attrs(&mutation, handle->node);
 	if (rc == 0) {
-		identity_enter_write(&identity, req, handle->fd);
+		identity_enter_write(&identity, req, handle->fd, IDENTITY_ASK);
 		while ((rc = fallocate(handle->fd, mode, offset, length) == 0 ? 0 : -errno) == -EINTR)
 			;
 		identity_leave(&identity);
+		tell_cleared(fs, handle->node->nodeid, &identity);
 	}
 	mutation_end(&mutation);
 	return rc;
@@ -274,11 +290,12 @@ void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t offset_in, stru
 		mutation_lock(&mutation, out->node, NULL, NULL, NULL);
 		rc = mutation_data(&mutation, out->node, offset_out, (int64_t)length);
 		if (rc == 0) {
-			identity_enter_write(&identity, req, out->fd);
+			identity_enter_write(&identity, req, out->fd, IDENTITY_ASK);
 			rc = copy_file_range(in->fd, &offset_in, out->fd, &offset_out, length, (unsigned)flags);
 			if (rc < 0)
 				rc = -errno;
 			identity_leave(&identity);
+			tell_cleared(fs, ino_out, &identity);
 		}
 		mutation_end(&mutation);
 	}

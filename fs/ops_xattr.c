@@ -179,7 +179,7 @@ static int change_call(fuse_req_t req, int fd, const char *name, const char *val
 	backing_proc_path(path, fd);
 	/* An ACL sets the mode; who is not in the group loses set-group-id by that (posix_acl_update_mode in the kernel), and no flag tells us. */
 	if (strncmp(name, "system.posix_acl_", 17) == 0)
-		identity_enter_write(&identity, req, fd);
+		identity_enter_write(&identity, req, fd, IDENTITY_HAS);
 	if ((value ? setxattr(path, name, value, size, flags) : removexattr(path, name)) != 0)
 		rc = -errno;
 	identity_leave(&identity);

@@ -16,10 +16,6 @@ struct backing_map { int32_t fd; uint32_t flags; uint64_t padding; };
 #define BACKING_OPEN _IOW(229, 1, struct backing_map)
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
-/* fi->kill_suidgid, without which nobody would take set-id bits away, came with 3.18.3. */
-#define LIBFUSE_CAN \
-	(FUSE_VERSION > FUSE_MAKE_VERSION(3, 18) || (FUSE_VERSION == FUSE_MAKE_VERSION(3, 18) && FUSE_HOTFIX_VERSION >= 3))
-
 #define INITIAL_USER_NAMESPACE 0xEFFFFFFDu /* PROC_USER_INIT_INO, include/linux/proc_ns.h */
 
 static int backing_open_id(void *context, int fd)
@@ -61,7 +57,7 @@ const struct io_mode_backing *passthrough_backing(struct fs *fs)
 
 /* ---------------------------------------------------------------- asking for it */
 
-#if LIBFUSE_CAN
+#if FUSE_KILLS_SUIDGID
 /* The kernel wants CAP_SYS_ADMIN in the initial user namespace (fuse_backing_open). */
 static bool is_real_root(void)
 {

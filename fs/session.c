@@ -65,8 +65,16 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 		conn->want |= conn->capable & FUSE_CAP_DONT_MASK;
 	/* Never: FUSE_CAP_ATOMIC_O_TRUNC (fuse_open() then holds neither the inode's lock nor its write-back, and sets the size to 0 once more when the open has been answered for a
 	 * while: mapped pages that were on their way come back to life in the empty file, and what was appended meanwhile is written over; as a SETATTR it is right);
-	 * FUSE_CAP_WRITEBACK_CACHE (an acknowledged write could die with us, and be reordered against a rename); FUSE_CAP_HANDLE_KILLPRIV and _V2 (libfuse before 3.18.3 does
-	 * not pass on when set-id bits are to be cleared; without them the kernel does it); FUSE_CAP_SPLICE_READ (a pipe for each small request). */
+	 * FUSE_CAP_WRITEBACK_CACHE (an acknowledged write could die with us, and be reordered against a rename); FUSE_CAP_HANDLE_KILLPRIV (it does not say when set-id bits
+	 * are to be taken away); FUSE_CAP_SPLICE_READ (a pipe for each small request). */
+#ifdef FUSE_CAP_DIRECT_IO_ALLOW_MMAP
+	conn->want |= conn->capable & FUSE_CAP_DIRECT_IO_ALLOW_MMAP; /* for IO_DIRECT (io_mode.h) */
+#endif
+#if FUSE_KILLS_SUIDGID
+	/* Saves a GETXATTR before the first write to each file. Set-id bits are ours then: who can't act as the caller leaves them to the kernel. */
+	if (identity_switches())
+		conn->want |= conn->capable & FUSE_CAP_HANDLE_KILLPRIV_V2;
+#endif
 	conn->max_write = FS_MAX_WRITE;
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;

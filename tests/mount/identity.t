@@ -3,6 +3,7 @@
 # both libfuse
 """Who owns what is made, which modes it gets, and when set-id bits go: a few hundred cases, done by another user and by root, on the mount and beside
 it on the plain filesystem. Both must say the same. A difference here may be a privilege escalation."""
+import ctypes
 import mmap
 import os
 import resource
@@ -36,6 +37,39 @@ def as_user(function, uid=USER, gid=GROUP, groups=(EXTRA,), umask=0o022):
         answer = file.read()
     os.waitpid(pid, 0)
     return answer
+
+
+CAP_FSETID, PR_CAPBSET_DROP = 4, 24
+
+
+def as_bare_root(function):
+    """The same for a root without CAP_FSETID (a service whose capabilities are bounded), who may not keep set-id bits."""
+    def bare():
+        header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+        yt._checked(yt.libc.capget(header, sets))
+        for i in range(3):
+            sets[i] &= ~(1 << CAP_FSETID)
+        yt._checked(yt.libc.prctl(PR_CAPBSET_DROP, CAP_FSETID, 0, 0, 0))
+        yt._checked(yt.libc.capset(header, sets))
+        return function()
+    return as_user(bare, uid=0, gid=0, groups=())
+
+
+def runs_as(name):
+    """Who a program is, that says so: execve(2) goes by the mode that the kernel has, and does not ask."""
+    done = subprocess.run([name], stdout=subprocess.PIPE, check=True, user=USER, group=GROUP, extra_groups=[])
+    return done.stdout
+
+
+def make_program(name, mode):
+    with open("/usr/bin/id", "rb") as program:
+        content = program.read()
+    if os.path.lexists(name):
+        os.unlink(name)
+    with open(name, "wb") as file:
+        file.write(content)
+    os.chmod(name, mode)
+    return len(content)
 
 
 def show(path):
@@ -136,6 +170,8 @@ def set_id_bits(say):
                 say(what, oct(mode), owner, as_user(lambda c=change: c("s")), show("s"))
         make("s", 0o6777)
         say(what, "by root", as_user(lambda c=change: c("s"), uid=0, gid=0, groups=()), show("s"))
+        make("s", 0o6777)
+        say(what, "by root without CAP_FSETID", as_bare_root(lambda c=change: c("s")), show("s"))
     for mode in (0o6777, 0o2766):
         make("s", mode, USER, GROUP)
         say("chgrp", as_user(lambda: os.chown("s", -1, EXTRA)), show("s"))
@@ -153,6 +189,29 @@ def set_id_bits(say):
     make("cap", 0o777)
     os.setxattr("cap", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
     say("capability", os.listxattr("cap"), as_user(lambda: write("cap")), os.listxattr("cap"))
+
+
+RUNNABLE = {  # that leave the program as it is
+    "write": lambda name, size: with_fd(name, lambda fd: os.pwrite(fd, b"\x7f", 0), os.O_WRONLY),
+    "read and write": lambda name, size: with_fd(name, lambda fd: os.pwrite(fd, b"\x7f", 0)),
+    "append": lambda name, size: write(name, os.O_APPEND),
+    "O_SYNC": lambda name, size: with_fd(name, lambda fd: os.pwrite(fd, b"\x7f", 0), os.O_WRONLY | os.O_SYNC),
+    "truncate": lambda name, size: os.truncate(name, size),
+    "fallocate": lambda name, size: with_fd(name, lambda fd: yt.fallocate(fd, 0, size, 4096)),
+    "keep size": lambda name, size: with_fd(name, lambda fd: yt.fallocate(fd, yt.FALLOC_KEEP_SIZE, size, 4096)),
+    "zero": lambda name, size: with_fd(name, lambda fd: yt.fallocate(fd, yt.FALLOC_ZERO_RANGE, size, 4096)),
+    "copy_file_range": lambda name, size: with_fd(name, lambda fd: os.copy_file_range(os.open("template", os.O_RDONLY), fd, 4096, 0, 0)),
+}
+
+
+def programs(say):
+    """Changed by another, then run: nobody has asked for its mode in between."""
+    make_program("template", 0o755)
+    for what, change in RUNNABLE.items():
+        for who in (as_user, as_bare_root):
+            size = make_program("program", 0o6777)
+            say(what, runs_as("./program"))
+            say(what, who.__name__, who(lambda c=change, s=size: c("program", s)), runs_as("./program"))
 
 
 def set_acl(entry, name):
@@ -201,19 +260,19 @@ def all_cases(where):
     said = []
     os.chdir(where)
     os.chmod(".", 0o777)
-    for part in (new_inodes, set_id_bits, permissions):
+    for part in (new_inodes, set_id_bits, programs, permissions):
         part(lambda *what: said.append(what))
     os.chdir("/")
     return said
 
 
-def test_identity():
+def compare(name, *options):
     if os.geteuid() != 0:
         raise yt.Skip("only root can be other users")
-    volume = yt.Volume("identity").init()
+    volume = yt.Volume(name).init()
     plain = os.path.join(volume.base, "plain")
     os.mkdir(plain)
-    volume.mount()
+    volume.mount(*options)
     wanted = all_cases(plain)
     found = all_cases(volume.mountpoint)
     yt.equal(len(found), len(wanted), "number of cases")
@@ -221,6 +280,14 @@ def test_identity():
         yt.equal(one, other, f"case {other[:3]}")
     print(f"{len(wanted)} cases")
     volume.umount()
+
+
+def test_identity():
+    compare("identity")
+
+
+def test_identity_without_passthrough():
+    compare("cached", "-o", "no_passthrough")
 
 
 if __name__ == "__main__":
