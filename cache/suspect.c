@@ -1,6 +1,7 @@
 #include "suspect.h"
 
 #include "clock.h"
+#include "failpoint.h"
 #include "journal_internal.h"
 #include "log.h"
 
@@ -110,6 +111,7 @@ static int put_row(struct journal *journal, const struct node *node, struct erro
 	if (result != ERR_OK)
 		return result;
 	result = db_step(conn, error, "INSERT OR IGNORE INTO suspect VALUES(?)", "b", node->key.bytes, (size_t)node->key.length);
+	FAILPOINT("suspect/row");
 	if (result == ERR_OK)
 		return db_commit(journal->db, error);
 	db_rollback(journal->db);
@@ -130,6 +132,14 @@ static int make_durable(struct journal *journal, const struct node *node)
 	return -EIO;
 }
 
+/* Lock held. It stays in the set from here on: nobody removes one that is not quiet, and one that is being removed is kept if it was added again. Only a file without a name may go at any time. */
+static void open_again(struct suspect *suspect)
+{
+	suspect->quiet = false;
+	suspect->again = true;
+	suspect->due_ns = 0;
+}
+
 int suspect_add(struct journal *journal, struct node *node)
 {
 	struct suspects *set = &journal->suspects;
@@ -139,12 +149,8 @@ int suspect_add(struct journal *journal, struct node *node)
 
 	pthread_mutex_lock(&set->lock);
 	suspect = find_or_add(journal, node);
-	if (suspect) {
-		/* It stays in the set from here on: nobody removes one that is not quiet, and one that is being removed is kept if it was added again. Only a file without a name may go at any time. */
-		suspect->quiet = false;
-		suspect->again = true;
-		suspect->due_ns = 0;
-	}
+	if (suspect)
+		open_again(suspect);
 	durable = suspect && suspect->durable && !suspect->removing;
 	pthread_mutex_unlock(&set->lock);
 	if (!suspect)
@@ -162,6 +168,25 @@ int suspect_add(struct journal *journal, struct node *node)
 	if (journal->wake)
 		journal->wake(journal->wake_context);
 	return result;
+}
+
+bool suspect_again(struct journal *journal, const struct node *node)
+{
+	struct suspects *set = &journal->suspects;
+	struct suspect *suspect;
+	bool again;
+
+	if (atomic_load(&set->count) == 0)
+		return false;
+	pthread_mutex_lock(&set->lock);
+	suspect = find(set, node);
+	again = suspect && suspect->durable && !suspect->removing;
+	if (again)
+		open_again(suspect);
+	pthread_mutex_unlock(&set->lock);
+	if (again && journal->wake)
+		journal->wake(journal->wake_context);
+	return again;
 }
 
 bool suspect_is(struct journal *journal, const struct node *node)
@@ -326,12 +351,14 @@ static int check_one(struct journal *journal, struct node *node, struct error *e
 	/* In this order: once the lease is granted there is no such mapping, and until resume no new one; what was stored before is read after this note. */
 	pthread_mutex_lock(&journal->suspects.guard_lock);
 	bool held = hold(journal, node), quiet = held && backing_lease(fd) == 0;
+	FAILPOINT("suspect/granted");
 	epoch = note_whole(journal, node);
 	if (epoch > 0)
 		set_checked(journal, node, quiet, epoch);
 	if (held)
 		resume(journal, node);
 	pthread_mutex_unlock(&journal->suspects.guard_lock);
+	FAILPOINT("suspect/noted");
 	if (fd >= 0)
 		close(fd);
 	return epoch > 0 ? ERR_OK : no_memory(error);

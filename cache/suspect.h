@@ -28,6 +28,8 @@
 
 /* The inode is suspect, durably, when this returns 0. Blocks for a database commit if it is not yet: worker threads only. -ENOMEM, or -EIO: the database refuses, and the inode may not be suspect. */
 int suspect_add(struct journal *journal, struct node *node);
+/* The same if that takes no commit, because it is suspect already; false: nothing is done. Quick. */
+bool suspect_again(struct journal *journal, const struct node *node);
 /* Quick. */
 bool suspect_is(struct journal *journal, const struct node *node);
 /* The last open that can write is gone: a good time for suspect_check. Quick. */

@@ -110,10 +110,10 @@ double inode_told(struct fs *fs, struct node *node, const struct stat *st)
 	double still = (double)still_ns / (double)NS_PER_S;
 
 	node_tell(fs->nodes, node, still_ns > GRANULARITY_NS ? inode_stamp(st) : 0);
-	if (!fs->alone || inode_is_foreign(node))
-		return KEEP_SHORT;
 	if (S_ISREG(st->st_mode) && suspect_is(fs->journal, node)) /* stores change it, and nobody hears of them */
 		return 0;
+	if (!fs->alone || inode_is_foreign(node))
+		return KEEP_SHORT;
 	if (!S_ISREG(st->st_mode) || still > KEEP_ATTRIBUTES)
 		return KEEP_ATTRIBUTES;
 	return still > KEEP_CHANGED ? still : KEEP_CHANGED;

@@ -2,8 +2,10 @@
  *
  *   mode         the kernel                                                                       we see
  *   cached       keeps pages of our inode; every open shares them                                 each write, and each page that is written back
- *   passthrough  reads and maps the backing file itself; an open that can write is direct I/O     each write with its exact range; a shared writable mapping not: *risky*
- *   direct       keeps no pages, sends each read and write                                        both; only for a suspect inode where the kernel gives us no passthrough
+ *   passthrough  reads and maps the backing file itself; an open that can write, or reads past    each write with its exact range; a shared writable
+ *                the page cache (O_DIRECT), is direct I/O                                         mapping not: such an open is *risky*
+ *   direct       keeps no pages, sends each read and write                                        both; only for a suspect inode where the kernel gives
+ *                                                                                                 us no passthrough
  *
  * State of an inode in the table:
  *
@@ -23,8 +25,8 @@
  *
  * Pages of our inode stay in the kernel when the last cached open is gone, and get stale while it is in passthrough. So before the first cached open is answered the kernel is made to drop them, unless the inode is
  * *warm*: closed in cached mode and not opened otherwise since. Not by an answer without keep_cache: the kernel would drop them when others have been answered and write already, and pages
- * that it drops between filling them and sending WRITE (fuse_fill_write_pages) are read again with their old bytes. That, and whether it was opened for reading and writing while in passthrough (then it is cached next time: such an open costs a database commit), is
- * remembered for the few thousand inodes that were closed last; forgetting it is harmless.
+ * that it drops between filling them and sending WRITE (fuse_fill_write_pages) are read again with their old bytes. That, and whether it was opened for reading and writing (which costs a database commit in
+ * passthrough, so that it is cached next time), is remembered for the few thousand inodes that were opened and closed last; forgetting it is harmless.
  *
  * Any thread. Locks: one per shard, leaves; under them what io_mode_backing asks of the kernel, which does no I/O. */
 #ifndef YESTER_IO_MODE_H
@@ -53,7 +55,7 @@ struct io_open {
 	uint64_t nodeid;
 	int path_fd;    /* O_PATH, of the inode */
 	int flags;      /* of open(2) */
-	int64_t size;   /* of the file, about */
+	bool filled;    /* the file has content */
 	bool suspect;   /* there may be a mapping that we can't see: never cached */
 	bool plain;     /* never passthrough: made by O_TMPFILE, so that a suspect inode without a name has lost it for good; or not to be found again after a restart, having no handle */
 	bool fresh;     /* just made: the kernel has no pages */

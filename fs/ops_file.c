@@ -130,9 +130,9 @@ static int open_handle(struct opening *opening, struct node *node, int path_fd, 
 		handle_free(fs, handle);
 		return -ESTALE;
 	}
-	*io = (struct io_open){.nodeid = node->nodeid, .path_fd = path_fd, .flags = opening->fi.flags,
-			       .size = st.st_size, .suspect = suspect_is(fs->journal, node),
-			       .plain = nameless || node_key_type(&node->key) < 0, .fresh = opening->created};
+	*io = (struct io_open){.nodeid = node->nodeid, .path_fd = path_fd, .flags = opening->fi.flags, .filled = st.st_size > 0,
+			       .suspect = suspect_is(fs->journal, node), .plain = nameless || node_key_type(&node->key) < 0,
+			       .fresh = opening->created};
 	int rc = io_mode_enter(fs->io, io);
 	if (rc < 0) {
 		handle_free(fs, handle);
@@ -184,7 +184,7 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	place_put(fs, &place);
 	if (rc < 0)
 		reply_result(req, rc);
-	else if (opening.io.risky)
+	else if (opening.io.risky && !suspect_again(fs->journal, handle_of(&opening.fi)->node))
 		answer_later(&opening);
 	else
 		answer(&opening);

@@ -7,7 +7,10 @@
     one.do("keep_storing", True)                 as fast as it can, until False
     one.do("sync", 0); one.do("unmap", 0); one.end(); one.kill()
 
+    one = mapper.Unseen(path, size)              in this process; one.add(at), one.bytes, one.all(), one.close()
+
 Each page holds one number, 8 bytes aligned, that only grows: so one can tell of each page of a version when it was read, and a store is never torn."""
+import contextlib
 import ctypes
 import mmap
 import multiprocessing
@@ -48,6 +51,33 @@ def read(path, pages):
         yt.check(not part[8:].strip(b"\0"), f"{path}: page {page} holds what nobody stored")
         found.append(int.from_bytes(part[:8], "little"))
     return found
+
+
+class Unseen:
+    """A mapping, in this process, without a descriptor (Python's own keeps one) of a file that somebody else had open, to read it, when it was opened: where the kernel passes I/O through, nobody sees
+    what is stored."""
+
+    def __init__(self, path, size):
+        self.size = size
+        opened = [os.open(path, os.O_RDONLY)]
+        try:
+            opened.append(os.open(path, os.O_RDWR))
+            self.address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, opened[1], 0)
+        finally:
+            for fd in opened:
+                with contextlib.suppress(OSError):  # the daemon died meanwhile; it is closed all the same
+                    os.close(fd)
+        yt.check(self.address != ctypes.c_void_p(-1).value, f"{path} can't be mapped")
+        self.bytes = (ctypes.c_ubyte * size).from_address(self.address)
+
+    def all(self):
+        return bytes(self.bytes)
+
+    def add(self, at):
+        self.bytes[at] = (self.bytes[at] + 1) % 256
+
+    def close(self):
+        yt._checked(libc.munmap(self.address, self.size))
 
 
 class Mapper:

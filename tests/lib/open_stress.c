@@ -7,7 +7,7 @@
  * What a local filesystem never answers is a failure: EIO, ETXTBSY, a short write, old bytes, SIGBUS. That nothing more is
  * asked for is shown by a run on one. -x leaves operations out, to find the one that matters. -c: the bytes come from XFS,
  * which answers EIO where direct I/O meets stores (stress_data.c). -r: a mount with passthrough, which refuses splice(2) and sendfile(2) from
- * descriptors that can write. -w: a write that makes a file longer begins on a page of its own: Linux >= 6.17
+ * descriptors that can write or were opened with O_DIRECT. -w: a write that makes a file longer begins on a page of its own: Linux >= 6.17
  * loses it otherwise when FUSE keeps the pages and writes back the old last one, stored to through a mapping, meanwhile. The files stay in DIR. */
 #include "stress_worker.h"
 

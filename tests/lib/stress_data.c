@@ -17,10 +17,10 @@ static bool collided(const struct file *file, ssize_t count)
 	return count < 0 && errno == EIO && file->flags & O_DIRECT && w.may_collide;
 }
 
-/* From a descriptor that can write, where FUSE does direct I/O and maps the backing file, splice(2) would read pages that nobody keeps up to date (fuse_splice_read), and is refused. */
+/* From a descriptor that can write, or was opened with O_DIRECT, where FUSE does direct I/O and maps the backing file, splice(2) would read pages that nobody keeps up to date (fuse_splice_read), and is refused. */
 static bool refused(const struct file *file, bool spliced, ssize_t count)
 {
-	return spliced && count < 0 && errno == EINVAL && is_writing(file->flags) && w.may_refuse;
+	return spliced && count < 0 && errno == EINVAL && (is_writing(file->flags) || file->was_direct) && w.may_refuse;
 }
 
 /* ------------------------------------------------------------------ reading */

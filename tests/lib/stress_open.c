@@ -77,7 +77,9 @@ void do_dup(void)
 		fail("F_DUPFD_CLOEXEC: %s", strerror(errno));
 	file->twin = true;
 	struct file copy = *file;
-	keep_file(fd, copy.slot, copy.flags, copy.generation)->twin = true;
+	file = keep_file(fd, copy.slot, copy.flags, copy.generation);
+	file->twin = true;
+	file->was_direct = copy.was_direct;
 }
 
 /* O_APPEND and O_DIRECT come and go while it is open. */

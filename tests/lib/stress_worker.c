@@ -134,7 +134,7 @@ struct file *keep_file(int fd, int slot, int flags, uint32_t generation)
 {
 	struct file *file = &w.files[below(MAX_FILES)];
 	close_file(file);
-	*file = (struct file){.fd = fd, .slot = slot, .flags = flags, .generation = generation};
+	*file = (struct file){.fd = fd, .slot = slot, .flags = flags, .generation = generation, .was_direct = flags & O_DIRECT};
 	return file;
 }
 

@@ -23,6 +23,7 @@
 struct file { /* fd < 0: none */
 	int fd, slot, flags;
 	uint32_t generation;
+	bool was_direct; /* when it was opened */
 	bool twin; /* shares its open file description: neither its position nor its flags are its own */
 };
 

@@ -116,7 +116,7 @@ static int teardown(void **state)
 
 static struct io_open enter(uint64_t nodeid, int flags)
 {
-	struct io_open open = {.nodeid = nodeid, .path_fd = 5, .flags = flags, .size = 1 << 20};
+	struct io_open open = {.nodeid = nodeid, .path_fd = 5, .flags = flags};
 	assert_int_equal(io_mode_enter(table, &open), 0);
 	return open;
 }
@@ -141,6 +141,10 @@ static void test_first_open_chooses(void **state)
 	leave(&r);
 	leave(&w);
 	leave(&rw);
+	r = enter(7, O_RDONLY | O_DIRECT); /* which may be taken away */
+	assert_int_equal(r.mode, IO_PASSTHROUGH);
+	assert_true(r.backing_id > 0 && r.direct && !r.parallel && !r.risky);
+	leave(&r);
 }
 
 static void test_others_follow(void **state)
@@ -170,6 +174,27 @@ static void test_others_follow(void **state)
 	assert_true(w.mode == IO_CACHED && !w.direct);
 	leave(&rw);
 	leave(&w);
+}
+
+/* One that was updated in place will be again; a new one was only filled. */
+static void test_databases(void **state)
+{
+	(void)state;
+	struct io_open rw = enter(7, O_RDWR), r;
+
+	leave(&rw);
+	r = enter(7, O_RDONLY);
+	assert_int_equal(r.mode, IO_PASSTHROUGH);
+	leave(&r);
+	rw = (struct io_open){.nodeid = 7, .flags = O_RDWR, .filled = true};
+	assert_int_equal(io_mode_enter(table, &rw), 0);
+	leave(&rw);
+	r = enter(7, O_RDONLY);
+	assert_int_equal(r.mode, IO_CACHED);
+	leave(&r);
+	r = enter(8, O_RDONLY);
+	assert_int_equal(r.mode, IO_PASSTHROUGH);
+	leave(&r);
 }
 
 /* Pages may be used again only by who comes after cached opens; who is answered never has the kernel drop them, when others write already. */
@@ -316,7 +341,7 @@ static void *open_and_close(void *context)
 		} else {
 			static const int flags[] = {O_RDONLY, O_WRONLY, O_RDWR};
 			*open = (struct io_open){.nodeid = 1 + (unsigned)rand_r(&seed) % INODES, .flags = flags[rand_r(&seed) % 3],
-						 .size = 1 << 20, .suspect = rand_r(&seed) % 8 == 0};
+						 .suspect = rand_r(&seed) % 8 == 0};
 			assert_int_equal(io_mode_enter(table, open), 0);
 			assert_int_equal(kernel_take(&inodes[open->nodeid - 1], open), 0);
 			is_open[slot] = true;
@@ -351,6 +376,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_first_open_chooses, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_others_follow, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_databases, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_keep_cache, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_without_passthrough, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_suspect_is_never_cached, setup, teardown),

@@ -1,0 +1,311 @@
+#!/usr/bin/python3 -B
+# timeout: 240
+# both libfuse
+"""The kernel reads and maps the files below by itself, where it can (fs/io_mode.h): it is in force, or a reason is known; whatever was opened how, by whom, in
+which order, everybody sees the same bytes; and what only a mapping shows is found, also after a crash (I10, I24)."""
+import errno
+import mmap
+import os
+import random
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+import backings  # noqa: E402
+import mapper  # noqa: E402
+import yt  # noqa: E402
+
+PAGE = 4096
+SIZE = 24 * PAGE
+SYSTEM = os.environ.get("YESTER_LIBFUSE") == "system"
+EXPECTED = not SYSTEM and backings.kernel() >= (6, 9)
+ACCESS = {"r": os.O_RDONLY, "w": os.O_WRONLY, "rw": os.O_RDWR, "rd": os.O_RDONLY | os.O_DIRECT, "a": os.O_WRONLY | os.O_APPEND,
+          "ws": os.O_WRONLY | os.O_SYNC}
+
+
+def in_force(volume):
+    return volume.status()["features"]["passthrough"]
+
+
+def mounted(name, *arguments, **config):
+    volume = yt.Volume(name).init(interval="3600s", **config)
+    volume.mount(*arguments)
+    return volume
+
+
+# ---- whether
+
+def test_in_force():
+    """A fallback that nobody asked for is a failure."""
+    for kind in backings.KINDS:
+        volume = backings.volume(kind, "default", f"force-{kind}")
+        volume.mount()
+        yt.equal(in_force(volume), EXPECTED, f"on {kind}: passthrough")
+        volume.umount()
+        yt.equal(in_force(volume), False, "not mounted: passthrough")
+        volume.mount("-o", "no_passthrough")
+        yt.equal(in_force(volume), False, f"on {kind}, with -o no_passthrough: passthrough")
+        volume.umount()
+        backings.remove(volume)
+
+
+def test_overlay_is_cached():
+    """A lease does not tell there what is mapped: nobody could say when a file is no more suspect."""
+    made = yt.Volume("overlay")
+    layers = [os.path.join(made.base, name) for name in ("lower", "upper", "work", "merged")]
+    disk = os.path.join(made.base, "disk")
+    backings.make("tmpfs", disk)
+    for place in layers[:3]:
+        os.makedirs(place.replace(made.base, disk))
+    os.makedirs(layers[3])
+    lower, upper, work = (place.replace(made.base, disk) for place in layers[:3])
+    yt.run("mount", "-t", "overlay", "overlay", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", layers[3])
+    made.dir = made.mountpoint = os.path.join(layers[3], "dir")
+    made.init()
+    made.mount()
+    yt.equal(in_force(made), False, "on overlayfs: passthrough")
+    with open(made.path("f"), "wb") as file:
+        file.write(b"content")
+    with open(made.path("f"), "rb") as reader, open(made.path("f"), "r+b") as writer:
+        bytes_ = mmap.mmap(writer.fileno(), 7)
+        bytes_[:3] = b"CON"
+        bytes_.flush()
+        yt.equal(reader.read(), b"CONtent", "what is read beside a mapping")
+        bytes_.close()
+    made.sync()
+    made.umount()
+    yt.run("umount", layers[3])
+    backings.remove(made)
+
+
+# ---- everybody sees the same
+
+class File:
+    """What it should hold, and who has it open."""
+    def __init__(self, path, numbers):
+        self.path, self.random = path, numbers
+        self.bytes = bytearray(numbers.randbytes(SIZE))
+        with open(path, "wb") as file:
+            file.write(self.bytes)
+
+    def change(self, fd, access):
+        data = self.random.randbytes(self.random.randrange(1, 2 * PAGE))
+        if access == "a":
+            yt.equal(os.write(fd, data), len(data), "bytes appended")
+            self.bytes += data
+        else:
+            at = self.random.randrange(SIZE)
+            yt.equal(os.pwrite(fd, data, at), len(data), "bytes written")
+            self.bytes[at:at + len(data)] = data
+
+    def store(self, mapping):
+        at = self.random.randrange(SIZE - 100)
+        data = self.random.randbytes(100)
+        mapping[at:at + 100] = data
+        self.bytes[at:at + 100] = data
+
+    def look(self, fd, access, mappings, what):
+        size = len(self.bytes)
+        yt.equal(os.stat(self.path).st_size, size, f"{what}: size")
+        if access == "rd":
+            buffer = mmap.mmap(-1, SIZE)
+            yt.equal(os.preadv(fd, [buffer], 0), SIZE, f"{what}: direct read")
+            yt.check(buffer[:] == self.bytes[:SIZE], f"{what}: direct read: other bytes")
+            buffer.close()
+        elif access in ("r", "rw"):
+            yt.check(os.pread(fd, size + 1, 0) == self.bytes, f"{what}: read: other bytes")
+            at = self.random.randrange(SIZE - PAGE)
+            found = splice(fd, at, PAGE)
+            yt.check(found is None and access == "rw" or found == self.bytes[at:at + PAGE], f"{what}: splice: other bytes")
+        for mapping in mappings:
+            yt.check(mapping[:SIZE] == self.bytes[:SIZE], f"{what}: mapping: other bytes")
+
+
+def splice(fd, at, length):
+    """None: not by this descriptor."""
+    ends = os.pipe()
+    try:
+        count = os.splice(fd, ends[1], length, offset_src=at) if hasattr(os, "splice") else os.sendfile(ends[1], fd, at, length)
+        return os.read(ends[0], count)
+    except OSError as problem:
+        if problem.errno != errno.EINVAL:
+            raise
+        return None
+    finally:
+        os.close(ends[0])
+        os.close(ends[1])
+
+
+def everybody(volume, numbers, first, second, third):
+    file = File(volume.path(f"{first}-{second}-{third}"), numbers)
+    what = f"opened as {first}, {second}, {third}"
+    opened, mappings = [], []
+    for access in (first, second, third):
+        fd = os.open(file.path, ACCESS[access])
+        opened.append((fd, access))
+        if access in ("r", "rw"):
+            mappings.append(mmap.mmap(fd, SIZE, prot=mmap.PROT_READ | (mmap.PROT_WRITE if access == "rw" else 0)))
+        for fd, one in opened:
+            if ACCESS[one] & (os.O_WRONLY | os.O_RDWR):
+                file.change(fd, one)
+        # Pages of the kernel that are stored to show at once to who reads through them; where it is not the page cache (O_DIRECT), when they are written back.
+        for mapping, (_, one) in zip(mappings, [entry for entry in opened if entry[1] in ("r", "rw")]):
+            if one == "rw":
+                file.store(mapping)
+                mapping.flush()
+        for fd, one in opened:
+            file.look(fd, one, mappings, what)
+    for mapping in mappings:
+        mapping.close()
+    for fd, _ in opened:
+        os.close(fd)
+    with open(file.path, "rb") as again:
+        yt.check(again.read() == file.bytes, f"{what}: after all were closed: other bytes")
+    return file
+
+
+def test_everybody_sees_the_same():
+    """Three opens of every access, in every order."""
+    numbers = random.Random(7)
+    volume = mounted("same")
+    files = [everybody(volume, numbers, first, second, third) for first in ACCESS for second in ACCESS for third in ACCESS]
+    volume.sync()
+    status = volume.wait_state("synced")
+    yt.equal(status["suspect_files"], 0, "files that nobody has open")
+    for file in files:
+        with open(volume.snapshot("latest", os.path.basename(file.path)), "rb") as version:
+            yt.check(version.read() == file.bytes, f"{file.path}: the version has other bytes")
+    volume.umount()
+
+
+def test_appenders_side_by_side():
+    """Each through descriptors of another kind; none writes over another."""
+    volume = mounted("append")
+    path = volume.path("log")
+    program = ("import os, sys\n"
+               "path, access, me = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()\n"
+               "for i in range(150):\n"
+               "    if i % 10 == 0:\n"
+               "        fd = os.open(path, access | os.O_APPEND | os.O_CREAT)\n"
+               "    line = b'%s %d\\n' % (me, i)\n"
+               "    assert os.write(fd, line) == len(line)\n"
+               "    if i % 10 == 9:\n"
+               "        os.close(fd)\n")
+    kinds = [os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_SYNC, os.O_WRONLY]
+    reader = os.open(path, os.O_RDONLY | os.O_CREAT)
+    crew = [subprocess.Popen([sys.executable, "-c", program, path, str(kind), f"writer{i}"]) for i, kind in enumerate(kinds)]
+    for process in crew:
+        yt.equal(process.wait(120), 0, "a process that appends")
+    os.close(reader)
+    with open(path, "rb") as file:
+        lines = file.read().splitlines()
+    for i in range(len(kinds)):
+        mine = [line for line in lines if line.startswith(b"writer%d " % i)]
+        yt.equal(mine, [b"writer%d %d" % (i, k) for k in range(150)], f"the lines of writer {i}")
+    yt.equal(len(lines), 150 * len(kinds), "lines")
+    volume.umount()
+
+
+# ---- what only a mapping shows
+
+def suspects(volume):
+    return volume.status()["suspect_files"]
+
+
+def version_of(volume, name):
+    with open(volume.snapshot("latest", name), "rb") as file:
+        return file.read()
+
+
+def test_a_mapping_makes_it_suspect():
+    if not EXPECTED:
+        return
+    volume = mounted("suspect")
+    File(volume.path("f"), random.Random(1))
+    volume.sync()
+    volume.wait_state("synced")
+    mapping = mapper.Unseen(volume.path("f"), SIZE)
+    yt.equal(suspects(volume), 1, "suspect files")
+    for i in range(3):
+        mapping.add(100)
+        volume.sync()
+        yt.check(version_of(volume, "f") == mapping.all(), f"store {i} is not in the version")
+        status = volume.status()
+        yt.check(status["state"] != "synced", f"a file that is mapped for writing, and {status}")
+        yt.equal(status["state"], "syncing", "the state")
+    before = volume.versions()
+    volume.sync()
+    yt.equal(volume.versions(), before, "versions, when nothing was stored")
+    # Attributes that a store changes are not kept.
+    changed = os.stat(volume.path("f")).st_mtime_ns
+    fd = os.open(volume.path("f"), os.O_RDONLY)
+    os.fsync(fd)  # so that the page is clean, and the next store is told to the filesystem
+    os.close(fd)
+    mapping.add(200)
+    yt.wait_until("a store shows in the time of the last change", lambda: os.stat(volume.path("f")).st_mtime_ns > changed)
+    mapping.close()
+    volume.sync()
+    volume.wait_state("synced")
+    yt.equal(suspects(volume), 0, "suspect files")
+    volume.umount()
+
+
+def test_a_mapping_outlives_the_daemon():
+    """Kill, remount, store; then unmount while it is still mapped, store again. (A mapping from this mount would keep it busy, as anywhere.)"""
+    if not EXPECTED:
+        return
+    volume = mounted("outlives")
+    File(volume.path("f"), random.Random(2))
+    mapping = mapper.Unseen(volume.path("f"), SIZE)
+    mapping.add(0)
+    volume.sync()
+    volume.kill()
+    mapping.add(0)
+    volume.mount()
+    yt.equal(suspects(volume), 1, "suspect files after a kill")
+    volume.sync()
+    yt.check(version_of(volume, "f") == mapping.all(), "what was stored after the kill is not in the version")
+    # Who opens it now sees what is stored through the old mapping, and it what he writes.
+    with open(volume.path("f"), "r+b", buffering=0) as file:
+        mapping.bytes[5000] = 77
+        yt.equal(os.pread(file.fileno(), 1, 5000), b"M", "what is read of the store")
+        os.pwrite(file.fileno(), b"x", 5001)
+        yt.equal(mapping.bytes[5001], ord("x"), "what the mapping shows of a write")
+    done = volume.umount(expect=None)
+    yt.equal(done.returncode, 4, "umount's exit code")
+    yt.check(b"mapped for writing" in done.stderr, f"umount does not say why: {done.stderr}")
+    mapping.add(0)
+    content = mapping.all()
+    mapping.close()
+    volume.mount("-o", "no_passthrough")
+    volume.sync()
+    volume.wait_state("synced")
+    yt.check(version_of(volume, "f") == content, "what was stored while it was not mounted is not in the version")
+    volume.umount()
+
+
+def test_without_passthrough_an_old_mapping_is_seen():
+    """The inode is suspect from an earlier mount, and this one can't pass anything through: no pages of its own then."""
+    if not EXPECTED:
+        return
+    volume = mounted("old")
+    File(volume.path("f"), random.Random(3))
+    mapping = mapper.Unseen(volume.path("f"), SIZE)
+    volume.kill()
+    volume.mount("-o", "no_passthrough")
+    with open(volume.path("f"), "r+b", buffering=0) as file:
+        for i in range(4):
+            mapping.bytes[5000] = i
+            yt.equal(os.pread(file.fileno(), 1, 5000), bytes([i]), "what is read of the store")
+        with mmap.mmap(file.fileno(), SIZE) as another:  # may
+            another[6000] = 99
+    with open(volume.path("f"), "rb") as file:
+        yt.equal(file.read(), mapping.all(), "what was stored through a mapping of this mount")
+    mapping.close()
+    volume.sync()
+    volume.wait_state("synced")
+    volume.umount()
+
+
+if __name__ == "__main__":
+    yt.main(globals())
