@@ -44,6 +44,7 @@
 #define FUSE_KILLS_SUIDGID                                                                                             \
 	(FUSE_VERSION > FUSE_MAKE_VERSION(3, 18) || (FUSE_VERSION == FUSE_MAKE_VERSION(3, 18) && FUSE_HOTFIX_VERSION >= 3))
 
+#define FS_INITIAL_USER_NAMESPACE 0xEFFFFFFDu /* PROC_USER_INIT_INO, include/linux/proc_ns.h: the inode of /proc/PID/ns/user */
 #define FS_SNAPSHOTS ".snapshots"
 #define FS_MAX_WRITE (1 << 20)
 #define FS_SLICE_BYTES (INT64_C(8) << 20) /* I1 */
@@ -66,10 +67,11 @@ struct fs { /* one per mount; constant while the session runs, but for what says
 	struct io_table *io;       /* which inodes are open, and how the kernel does their I/O */
 	atomic_bool passthrough;   /* the kernel may use the backing files itself */
 	bool no_passthrough;       /* -o no_passthrough */
+	bool told_fsetid;          /* FUSE_HANDLE_KILLPRIV_V2: writes and truncations say whether the caller lacks CAP_FSETID; set while it mounts */
 	struct invalidator *invalidator;
 	bool alone;                /* nobody is expected to change the tree but through the mount: the kernel may keep what it was told */
 	enum backing_names names;  /* what those of the backing tree are like */
-	bool can_expire;           /* the kernel can be told that a name is to be looked up again; set while it mounts */
+	atomic_bool can_expire;    /* the kernel can be told that a name is to be looked up again; set while it mounts */
 	bool snapdir_visible;
 	uid_t owner;               /* of the volume's root at mount: `.snapshots` belongs to it */
 	gid_t group;

@@ -84,20 +84,35 @@ void identity_enter_create(struct identity *identity, fuse_req_t req)
 	}
 }
 
-/* By /proc: of a process that can't be seen from here, no. */
-static bool caller_has_fsetid(fuse_req_t req)
+/* In the initial user namespace, as the kernel wants it (capable()). By /proc: of a process that can't be seen from here, no. */
+static bool caller_has(fuse_req_t req, int cap)
 {
 	char path[40], line[128];
 	unsigned long long effective = 0;
+	long pid = fuse_req_ctx(req)->pid;
+	struct stat st;
 
-	snprintf(path, sizeof(path), "/proc/%ld/status", (long)fuse_req_ctx(req)->pid);
+	snprintf(path, sizeof(path), "/proc/%ld/ns/user", pid);
+	if (stat(path, &st) != 0 || st.st_ino != FS_INITIAL_USER_NAMESPACE)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%ld/status", pid);
 	FILE *file = fopen(path, "re");
 	while (file && fgets(line, sizeof(line), file))
 		if (sscanf(line, "CapEff: %llx", &effective) == 1)
 			break;
 	if (file)
 		fclose(file);
-	return effective & CAP_BIT(CAP_FSETID);
+	return effective & CAP_BIT(cap);
+}
+
+enum identity_fsetid identity_told(const struct fs *fs, bool lacks)
+{
+	return lacks ? IDENTITY_LACKS : fs->told_fsetid ? IDENTITY_HAS : IDENTITY_ASK;
+}
+
+bool identity_owns(fuse_req_t req, uid_t owner)
+{
+	return fuse_req_ctx(req)->uid == owner || caller_has(req, CAP_FOWNER);
 }
 
 void identity_enter_write(struct identity *identity, fuse_req_t req, int fd, enum identity_fsetid fsetid)
@@ -112,7 +127,7 @@ void identity_enter_write(struct identity *identity, fuse_req_t req, int fd, enu
 	if (fstat(fd, &st) != 0)
 		st = (struct stat){.st_mode = S_IFREG | S_ISUID, .st_gid = ctx->gid}; /* the careful assumption */
 	bool set_id = (S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)) && (st.st_mode & (S_ISUID | S_ISGID));
-	if (root && (!set_id || (fsetid == IDENTITY_ASK && caller_has_fsetid(req))))
+	if (root && (!set_id || (fsetid == IDENTITY_ASK && caller_has(req, CAP_FSETID))))
 		return;
 	/* The backing filesystem asks whether the thread is in the file's group: a thread has one group only, so it is that one, if the caller is in it. */
 	gid_t gid = set_id && identity_in_group(req, st.st_gid) ? st.st_gid : ctx->gid;

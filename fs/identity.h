@@ -35,13 +35,17 @@ void identity_enter_create(struct identity *identity, fuse_req_t req);
  * away as it would for the caller; the kernel does so by requests of its own before most of these calls, but not with FUSE_HANDLE_KILLPRIV_V2, nor set-group-id of a file that its group can't execute, nor for
  * an ACL. Capabilities (security.capability) are taken away by any such call, whoever does it. `fsetid`: whether a caller who is root has CAP_FSETID, without which they go for him too. */
 enum identity_fsetid {
-	IDENTITY_HAS,  /* it does not matter for this call; or the kernel has not said that it is missing */
+	IDENTITY_HAS,
 	IDENTITY_LACKS, /* the kernel says so */
-	IDENTITY_ASK   /* the request does not tell: fallocate, copy_file_range */
+	IDENTITY_ASK    /* the request does not tell: fallocate, copy_file_range, chown, ACLs; all without FUSE_HANDLE_KILLPRIV_V2 */
 };
+/* Of a write or truncation. `lacks`: what the request says. */
+enum identity_fsetid identity_told(const struct fs *fs, bool lacks);
 void identity_enter_write(struct identity *identity, fuse_req_t req, int fd, enum identity_fsetid fsetid);
 void identity_leave(struct identity *identity);
 
+/* The caller may change attributes of what belongs to `owner`: he is that, or has CAP_FOWNER. */
+bool identity_owns(fuse_req_t req, uid_t owner);
 /* The caller is in that group. */
 bool identity_in_group(fuse_req_t req, gid_t gid);
 

@@ -4,6 +4,7 @@
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
+#include "invalidate.h"
 #include "journal.h"
 #include "reply.h"
 
@@ -22,7 +23,7 @@ static int set_owner(fuse_req_t req, int fd, const struct stat *st, int to_set, 
 	struct identity identity;
 	struct stat after;
 
-	identity_enter_write(&identity, req, fd, IDENTITY_HAS); /* chown(2) takes them from everybody */
+	identity_enter_write(&identity, req, fd, IDENTITY_ASK); /* chown(2) takes them from everybody, but for set-group-id that does not go with execution */
 	int rc = fchownat(fd, "", uid, gid, AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) == 0 ? 0 : -errno;
 	identity_leave(&identity);
 	if (rc == 0)
@@ -43,7 +44,7 @@ static int set_size(fuse_req_t req, int path_fd, const char *path, const struct 
 	int rc;
 
 	/* The kernel's name for that bit is FATTR_KILL_SUIDGID: whoever truncates has no CAP_FSETID. */
-	identity_enter_write(&identity, req, path_fd, to_set & FUSE_SET_ATTR_KILL_SUID ? IDENTITY_LACKS : IDENTITY_HAS);
+	identity_enter_write(&identity, req, path_fd, identity_told(fs_of(req), to_set & FUSE_SET_ATTR_KILL_SUID));
 	do
 		rc = (handle ? ftruncate(handle->fd, size) : truncate(path, size)) == 0 ? 0 : -errno;
 	while (rc == -EINTR);
@@ -65,6 +66,17 @@ static int set_times(int fd, const struct stat *st, int to_set)
 	return utimensat(fd, "", times, AT_EMPTY_PATH) == 0 ? 0 : -errno;
 }
 
+/* A request that sets nothing is what FUSE_HANDLE_KILLPRIV_V2 leaves of chown(2) to the same owner by -1 and -1, which takes set-id bits away, and of the removal of these bits before a write (fuse_setattr() of
+ * Linux 6.18 strips ATTR_KILL_SUID and ATTR_KILL_SGID). In both it is right to take them, if the caller may: of others than the owner the first is refused elsewhere, and the write that comes after the second does it.
+ * Not told apart: root writes to a file that has both capabilities and set-id bits, which he loses by it. */
+static bool takes_bits(fuse_req_t req, int fd, int to_set)
+{
+	struct stat st;
+
+	return to_set == 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	       (st.st_mode & (S_ISUID | S_ISGID)) && identity_owns(req, st.st_uid);
+}
+
 /* Owner before mode: the kernel sends both when chown(2) is to clear bits, and leaves one of them to us. Times last: truncation sets them. */
 static int set_all(fuse_req_t req, const struct place *place, const struct stat *st, int to_set,
 		   const struct handle *handle)
@@ -74,7 +86,7 @@ static int set_all(fuse_req_t req, const struct place *place, const struct stat 
 	int rc = 0;
 
 	backing_proc_path(path, place->fd);
-	if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+	if (to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID) || takes_bits(req, place->fd, to_set))
 		rc = set_owner(req, place->fd, st, to_set, &mode);
 	if (rc == 0 && to_set & FUSE_SET_ATTR_MODE)
 		rc = set_mode(path, mode);
@@ -123,8 +135,9 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, str
 	if (rc == 0)
 		keep = inode_told(fs, place.node, &after);
 	place_put(fs, &place);
-	if (rc < 0)
+	if (rc < 0) {
+		invalidate_attributes(fs, ino); /* some of it may be done */
 		reply_result(req, rc);
-	else
+	} else
 		fuse_reply_attr(req, &after, keep);
 }

@@ -130,12 +130,16 @@ static ssize_t write_all(int fd, struct fuse_bufvec *data, size_t size, off_t of
 	return fuse_buf_copy(&out, data, 0);
 }
 
-/* As the kernel says with each write. */
+static enum identity_fsetid fsetid_of_write(const struct fs *fs, const struct fuse_file_info *fi)
+{
+	bool lacks = false;
+
 #if FUSE_KILLS_SUIDGID
-#define FSETID(fi) ((fi)->kill_suidgid ? IDENTITY_LACKS : IDENTITY_HAS)
-#else
-#define FSETID(fi) IDENTITY_HAS
+	lacks = fi->kill_suidgid;
 #endif
+	/* Pages of a mapping that are written back: nobody's, and what is stored through a mapping takes no bits away anywhere. */
+	return fi->writepage ? IDENTITY_HAS : identity_told(fs, lacks);
+}
 
 static void tell_cleared(struct fs *fs, fuse_ino_t ino, const struct identity *identity)
 {
@@ -160,7 +164,7 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_
 		mutation_lock(&mutation, handle->node, NULL, NULL, NULL);
 		rc = mutation_data(&mutation, handle->node, offset, (int64_t)size);
 		if (rc == 0) {
-			identity_enter_write(&identity, req, handle->fd, FSETID(fi));
+			identity_enter_write(&identity, req, handle->fd, fsetid_of_write(fs, fi));
 			rc = write_all(handle->fd, data, size, offset);
 			identity_leave(&identity);
 			tell_cleared(fs, ino, &identity);

@@ -5,6 +5,7 @@
 #include "clock.h"
 #include "identity.h"
 #include "inode.h"
+#include "invalidate.h"
 #include "journal.h"
 #include "reply.h"
 #include "snapdir.h"
@@ -170,7 +171,7 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 /* ---------------------------------------------------------------- changing */
 
 /* value NULL: remove. */
-static int change_call(fuse_req_t req, int fd, const char *name, const char *value, size_t size, int flags)
+static int change_call(fuse_req_t req, fuse_ino_t ino, int fd, const char *name, const char *value, size_t size, int flags)
 {
 	char path[BACKING_PROC_PATH];
 	struct identity identity = {.switched = false};
@@ -179,10 +180,12 @@ static int change_call(fuse_req_t req, int fd, const char *name, const char *val
 	backing_proc_path(path, fd);
 	/* An ACL sets the mode; who is not in the group loses set-group-id by that (posix_acl_update_mode in the kernel), and no flag tells us. */
 	if (strncmp(name, "system.posix_acl_", 17) == 0)
-		identity_enter_write(&identity, req, fd, IDENTITY_HAS);
+		identity_enter_write(&identity, req, fd, IDENTITY_ASK);
 	if ((value ? setxattr(path, name, value, size, flags) : removexattr(path, name)) != 0)
 		rc = -errno;
 	identity_leave(&identity);
+	if (identity.clears)
+		invalidate_attributes(fs_of(req), ino);
 	return rc;
 }
 
@@ -202,7 +205,7 @@ static void change_and_reply(fuse_req_t req, fuse_ino_t ino, const char *name, c
 		mutation_lock(&mutation, place.node, NULL, NULL, NULL);
 		rc = mutation_attrs(&mutation, place.node);
 		if (rc == 0)
-			rc = change_call(req, place.fd, name, value, size, flags);
+			rc = change_call(req, ino, place.fd, name, value, size, flags);
 		mutation_end(&mutation);
 	}
 	place_put(fs, &place);

@@ -16,8 +16,6 @@ struct backing_map { int32_t fd; uint32_t flags; uint64_t padding; };
 #define BACKING_OPEN _IOW(229, 1, struct backing_map)
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 
-#define INITIAL_USER_NAMESPACE 0xEFFFFFFDu /* PROC_USER_INIT_INO, include/linux/proc_ns.h */
-
 static int backing_open_id(void *context, int fd)
 {
 	struct fs *fs = context;
@@ -63,7 +61,7 @@ static bool is_real_root(void)
 {
 	struct stat st;
 
-	return geteuid() == 0 && stat("/proc/self/ns/user", &st) == 0 && st.st_ino == INITIAL_USER_NAMESPACE;
+	return geteuid() == 0 && stat("/proc/self/ns/user", &st) == 0 && st.st_ino == FS_INITIAL_USER_NAMESPACE;
 }
 
 /* What is missing, the cheap questions first. */

@@ -74,12 +74,13 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	/* Saves a GETXATTR before the first write to each file. Set-id bits are ours then: who can't act as the caller leaves them to the kernel. */
 	if (identity_switches())
 		conn->want |= conn->capable & FUSE_CAP_HANDLE_KILLPRIV_V2;
+	fs->told_fsetid = conn->want & FUSE_CAP_HANDLE_KILLPRIV_V2;
 #endif
 	conn->max_write = FS_MAX_WRITE;
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
 	conn->time_gran = 1;
-	fs->can_expire = conn->capable & FUSE_CAP_EXPIRE_ONLY;
+	atomic_store(&fs->can_expire, conn->capable & FUSE_CAP_EXPIRE_ONLY);
 	const char *why = passthrough_init(fs, conn);
 	log_info("serving with libfuse %s; passthrough: %s; io_uring is not in use", fuse_pkgversion(),
 		 why ? why : "in use");

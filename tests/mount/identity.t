@@ -39,7 +39,7 @@ def as_user(function, uid=USER, gid=GROUP, groups=(EXTRA,), umask=0o022):
     return answer
 
 
-CAP_FSETID, PR_CAPBSET_DROP = 4, 24
+CAP_FSETID, PR_CAPBSET_DROP, CLONE_NEWUSER = 4, 24, 0x10000000
 
 
 def as_bare_root(function):
@@ -53,6 +53,17 @@ def as_bare_root(function):
         yt._checked(yt.libc.capset(header, sets))
         return function()
     return as_user(bare, uid=0, gid=0, groups=())
+
+
+def as_namespace_root(function):
+    """The same for a root who is one in a user namespace only: he has all capabilities there, and none here."""
+    def inside():
+        yt._checked(yt.libc.unshare(CLONE_NEWUSER))
+        for name, line in (("uid_map", "0 0 1"), ("setgroups", "deny"), ("gid_map", "0 0 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(line)
+        return function()
+    return as_user(inside, uid=0, gid=0, groups=())
 
 
 def runs_as(name):
@@ -120,6 +131,8 @@ def copy_into(fd):
     return os.copy_file_range(source, fd, 100, 0, 0)
 
 
+CAPABILITY = bytes.fromhex("0100000200040000000000000000000000000000")  # cap_net_bind_service
+
 CHANGES = {
     "write": write,
     "append": lambda name: write(name, os.O_APPEND),
@@ -172,6 +185,9 @@ def set_id_bits(say):
         say(what, "by root", as_user(lambda c=change: c("s"), uid=0, gid=0, groups=()), show("s"))
         make("s", 0o6777)
         say(what, "by root without CAP_FSETID", as_bare_root(lambda c=change: c("s")), show("s"))
+        for mode, owner in ((0o6777, (0, 0)), (0o6777, (USER, GROUP)), (0o2766, (0, GROUP))):
+            make("s", mode, *owner)
+            say(what, oct(mode), owner, "by root of a namespace", as_namespace_root(lambda c=change: c("s")), show("s"))
     for mode in (0o6777, 0o2766):
         make("s", mode, USER, GROUP)
         say("chgrp", as_user(lambda: os.chown("s", -1, EXTRA)), show("s"))
@@ -179,6 +195,11 @@ def set_id_bits(say):
         make("s", mode)
         os.chown("s", 1, 1)
         say("chown by root", show("s"))
+        for who, owner in ((as_user, (USER, GROUP)), (as_user, (USER, EXTRA)), (as_user, (USER, OTHER)), (as_bare_root, (0, 0)), (as_bare_root, (USER, GROUP))):
+            make("s", mode, *owner)
+            say("chown to nobody", oct(mode), owner, who.__name__, who(lambda: os.chown("s", -1, -1)), show("s"))
+            make("s", mode, *owner)
+            say("chown to the same", oct(mode), owner, who.__name__, who(lambda o=owner: os.chown("s", *o)), show("s"))
     for group in (GROUP, EXTRA, OTHER):
         make("s", 0o644, USER, group)
         say("chmod", group, as_user(lambda: os.chmod("s", 0o2755)), show("s"))
@@ -186,9 +207,18 @@ def set_id_bits(say):
         say("setfacl", group, as_user(lambda: set_acl("u:1:rwx", "s")), show("s"), get_acl("s"))
         make("s", 0o2775, USER, group)
         say("setfacl", group, as_user(lambda: set_acl("g::r", "s")), show("s"), get_acl("s"))
-    make("cap", 0o777)
-    os.setxattr("cap", "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
-    say("capability", os.listxattr("cap"), as_user(lambda: write("cap")), os.listxattr("cap"))
+        make("s", 0o2775, USER, group)
+        say("setfacl", group, as_bare_root(lambda: set_acl("u:1:rwx", "s")), show("s"), get_acl("s"))
+    for what, change in CHANGES.items():
+        if what == "mapping":
+            continue  # the page is written back by a write, which takes capabilities away; elsewhere they stay
+        for mode in (0o777, 0o4777):
+            for who in (as_user, as_bare_root, lambda function: as_user(function, uid=0, gid=0, groups=())):
+                if mode & 0o4000 and who not in (as_user, as_bare_root):
+                    continue  # ops_attr.c, takes_bits()
+                make("s", mode)
+                os.setxattr("s", "security.capability", CAPABILITY)
+                say("capability", what, os.listxattr("s"), who(lambda c=change: c("s")), os.listxattr("s"), show("s"))
 
 
 RUNNABLE = {  # that leave the program as it is
@@ -208,7 +238,7 @@ def programs(say):
     """Changed by another, then run: nobody has asked for its mode in between."""
     make_program("template", 0o755)
     for what, change in RUNNABLE.items():
-        for who in (as_user, as_bare_root):
+        for who in (as_user, as_bare_root, as_namespace_root):
             size = make_program("program", 0o6777)
             say(what, runs_as("./program"))
             say(what, who.__name__, who(lambda c=change, s=size: c("program", s)), runs_as("./program"))

@@ -206,6 +206,42 @@ def test_appenders_side_by_side():
     volume.umount()
 
 
+# ---- what a write takes away
+
+def attributes(path):
+    return oct(os.stat(path).st_mode), "security.capability" in os.listxattr(path)
+
+
+def test_what_a_write_takes_away_is_recorded():
+    """Set-id bits and capabilities go with a write, by the filesystem below: a version has them as they were at its cut, also where they go before it is sealed."""
+    if os.geteuid() != 0:
+        raise yt.Skip("only root can give set-id bits to others")
+    volume = mounted("taken")
+    os.chmod(volume.mountpoint, 0o777)
+    names = []
+    for access in ("w", "rw", "ws", "a"):
+        for by_user in (True, False):
+            name = f"{access}-{by_user}"
+            names.append((name, access, by_user))
+            with open(volume.path(name), "wb") as file:
+                file.write(b"x" * PAGE)
+            os.chmod(volume.path(name), 0o6777)
+            os.setxattr(volume.path(name), "security.capability", bytes.fromhex("0100000200040000000000000000000000000000"))
+    volume.sync()
+    first = volume.versions()[-1]
+    for name, access, by_user in names:
+        program = f"import os; fd = os.open({name!r}, {ACCESS[access]}); os.write(fd, b'y')"
+        yt.run(sys.executable, "-c", program, cwd=volume.mountpoint, **({"user": 12345, "group": 12345, "extra_groups": []} if by_user else {}))
+    volume.sync()
+    for name, access, by_user in names:
+        now = attributes(volume.path(name))
+        yt.equal(now[1], False, f"{name}: has capabilities")
+        yt.check(not by_user or now[0] == "0o100777", f"{name}: {now[0]}")
+        yt.equal(attributes(volume.snapshot("latest", name)), now, f"{name}: in the version")
+        yt.equal(attributes(volume.snapshot(first, name)), ("0o106777", True), f"{name}: in the version before")
+    volume.umount()
+
+
 # ---- what only a mapping shows
 
 def suspects(volume):
