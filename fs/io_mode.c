@@ -75,7 +75,7 @@ void io_table_free(struct io_table *table)
 
 void io_table_allow(struct io_table *table, bool passthrough)
 {
-	atomic_store(&table->passthrough, passthrough && table->backing);
+	atomic_store(&table->passthrough, passthrough);
 }
 
 static struct shard *lock_shard(struct io_table *table, uint64_t nodeid)
@@ -169,15 +169,15 @@ static enum io_mode choose(const struct io_open *open, const struct memory *memo
 static void begin(struct io_table *table, struct shard *shard, struct entry *entry, struct io_open *open)
 {
 	struct memory memory = recall(shard, open->nodeid);
-	bool possible = atomic_load(&table->passthrough);
+	bool possible = atomic_load(&table->passthrough), suspect = table->backing->suspect(table->backing->context, open->node);
 
-	entry->mode = open->suspect ? IO_PASSTHROUGH : possible ? choose(open, &memory) : IO_CACHED;
+	entry->mode = suspect ? IO_PASSTHROUGH : possible ? choose(open, &memory) : IO_CACHED;
 	if (entry->mode == IO_PASSTHROUGH) {
 		int id = possible ? table->backing->open(table->backing->context, open->path_fd) : -EOPNOTSUPP;
 		if (id > 0)
 			entry->backing_id = id;
 		else
-			entry->mode = open->suspect ? IO_DIRECT : IO_CACHED;
+			entry->mode = suspect ? IO_DIRECT : IO_CACHED;
 	}
 	if (entry->mode != IO_CACHED)
 		atomic_store(&table->uncached, true);

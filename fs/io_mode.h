@@ -4,8 +4,8 @@
  *   cached       keeps pages of our inode; every open shares them                                 each write, and each page that is written back
  *   passthrough  reads and maps the backing file itself; an open that can write, or reads past    each write with its exact range; a shared writable
  *                the page cache (O_DIRECT), is direct I/O                                         mapping not: such an open is *risky*
- *   direct       keeps no pages, sends each read and write                                        both; only for a suspect inode where the kernel gives
- *                                                                                                 us no passthrough
+ *   direct       keeps no pages, sends each read and write                                        both; only for a suspect inode (suspect.h), which is
+ *                                                                                                 never cached, where the kernel gives us no passthrough
  *
  * State of an inode in the table:
  *
@@ -37,6 +37,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct node;
+
 enum io_mode { IO_CACHED, IO_PASSTHROUGH, IO_DIRECT };
 
 /* How the table talks to the kernel (passthrough.h); the unit test has its own. */
@@ -46,17 +48,19 @@ struct io_mode_backing {
 	void (*close)(void *context, int id);
 	/* Makes it forget all pages of the inode, which nobody has open. Likewise. */
 	void (*drop)(void *context, uint64_t nodeid);
+	/* There may be a mapping of the file that we can't see. Asked at the first open, under the shard's lock: an answer from before might miss a mapping by opens that came and went meanwhile. Quick. */
+	bool (*suspect)(void *context, const struct node *node);
 	void *context;
 };
 
 /* One open, on its way to the answer. */
 struct io_open {
 	/* in */
+	const struct node *node; /* for io_mode_backing.suspect */
 	uint64_t nodeid;
 	int path_fd;    /* O_PATH, of the inode */
 	int flags;      /* of open(2) */
 	bool filled;    /* the file has content */
-	bool suspect;   /* there may be a mapping that we can't see: never cached */
 	bool plain;     /* never passthrough: made by O_TMPFILE, so that a suspect inode without a name has lost it for good; or not to be found again after a restart, having no handle */
 	bool fresh;     /* just made: the kernel has no pages */
 	/* out */
@@ -67,7 +71,7 @@ struct io_open {
 };
 
 struct io_table;
-/* backing NULL: no passthrough. NULL: out of memory. */
+/* NULL: out of memory. */
 struct io_table *io_table_new(const struct io_mode_backing *backing);
 /* After the session; what is still open is forgotten. NULL is fine. */
 void io_table_free(struct io_table *table);

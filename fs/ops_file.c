@@ -130,9 +130,8 @@ static int open_handle(struct opening *opening, struct node *node, int path_fd, 
 		handle_free(fs, handle);
 		return -ESTALE;
 	}
-	*io = (struct io_open){.nodeid = node->nodeid, .path_fd = path_fd, .flags = opening->fi.flags, .filled = st.st_size > 0,
-			       .suspect = suspect_is(fs->journal, node), .plain = nameless || node_key_type(&node->key) < 0,
-			       .fresh = opening->created};
+	*io = (struct io_open){.node = node, .nodeid = node->nodeid, .path_fd = path_fd, .flags = opening->fi.flags,
+			       .filled = st.st_size > 0, .plain = nameless || node_key_type(&node->key) < 0, .fresh = opening->created};
 	int rc = io_mode_enter(fs->io, io);
 	if (rc < 0) {
 		handle_free(fs, handle);

@@ -45,9 +45,16 @@ static void drop_pages(void *context, uint64_t nodeid)
 	fuse_lowlevel_notify_inval_inode(fs->session, nodeid, 0, 0);
 }
 
+static bool is_suspect(void *context, const struct node *node)
+{
+	struct fs *fs = context;
+
+	return suspect_is(fs->journal, node);
+}
+
 const struct io_mode_backing *passthrough_backing(struct fs *fs)
 {
-	static struct io_mode_backing backing = {.open = backing_open_id, .close = backing_close_id, .drop = drop_pages};
+	static struct io_mode_backing backing = {.open = backing_open_id, .close = backing_close_id, .drop = drop_pages, .suspect = is_suspect};
 
 	backing.context = fs;
 	return &backing;
