@@ -121,7 +121,7 @@ double inode_told(struct fs *fs, struct node *node, const struct stat *st)
 
 double inode_entry_timeout(struct fs *fs, const struct node *dir)
 {
-	return fs->alone && fs->can_expire && atomic_load(&dir->flags) & INODE_EXACT ? KEEP_LONG : KEEP_SHORT;
+	return fs->alone && atomic_load(&fs->can_expire) && atomic_load(&dir->flags) & INODE_EXACT ? KEEP_LONG : KEEP_SHORT;
 }
 
 bool inode_is_lost(const struct node *node, const struct stat *st)

@@ -96,7 +96,7 @@ static void found_inode(void *context, const struct node_key *key, const struct 
 static void found_name(void *context, const struct node_key *dir, const char *name)
 {
 	struct invalidator *v = context;
-	struct node *node = v->fs->can_expire ? node_find(v->fs->nodes, dir) : NULL;
+	struct node *node = atomic_load(&v->fs->can_expire) ? node_find(v->fs->nodes, dir) : NULL;
 
 	if (node && node_is_looked_up(v->fs->nodes, node))
 		put(v, node->nodeid, name);

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The whole program under ThreadSanitizer: several writers, cuts under them, readers of versions, a rescan, an unclean end.
+# The whole program under ThreadSanitizer: several writers, cuts under them, readers of versions, opens and mappings of every kind, a rescan, an unclean end.
 # timeout: 600
 # alone
 . tests/lib/lib.sh
@@ -64,6 +64,18 @@ done
 wait "$reader" || fail "the reader failed"
 y sync "$DIR" >/dev/null || fail "the last sync"
 diff -r "$DIR" "$DIR/.snapshots/latest" || fail "the newest version differs from the tree"
+no_races
+
+# Modes of I/O that change, files that are suspect.
+mkdir "$DIR/open"
+"$YESTER_BUILD/lib/open_stress" -t 5 -r -w "$DIR/open" >"$TEST_TMP/stress.log" 2>&1 &
+stress=$!
+while kill -0 $stress 2>/dev/null; do
+	y sync "$DIR" >/dev/null || fail "sync beside opens of every kind"
+done
+wait $stress || fail "open_stress: $(tail -n 30 "$TEST_TMP/stress.log")"
+y sync "$DIR" >/dev/null || fail "sync after opens of every kind"
+diff -r "$DIR/open" "$DIR/.snapshots/latest/open" || fail "the newest version differs from the tree after opens of every kind"
 no_races
 
 # An unclean end, a rescan beside work, a clean end.
