@@ -205,6 +205,7 @@ void unsettled_count(struct journal *journal, uint64_t more); /* so many rows mo
 /* Marks that need no new block on disk. The bytes of the file `overflow`. */
 enum overflow { OVERFLOW_UNSETTLED, OVERFLOW_SUSPECT, OVERFLOW_BYTES };
 int overflow_write(struct journal *journal, enum overflow which, char value); /* 0 or -1 with errno */
+int overflow_write_at(int state_fd, enum overflow which, char value);         /* the same before there is a journal */
 bool overflow_read(struct journal *journal, enum overflow which);
 /* After a power cut that followed an overflow nobody knows what was unsettled: everything is. Clears the mark. */
 int overflow_spread(struct journal *journal, struct error *error);

@@ -507,6 +507,11 @@ bool suspect_overflowed(struct journal *journal)
 	return journal && journal->suspects_overflowed;
 }
 
+int suspect_forgotten(int state_fd)
+{
+	return overflow_write_at(state_fd, OVERFLOW_SUSPECT, 1);
+}
+
 int suspect_look(struct journal *journal, const struct node_key *key)
 {
 	struct node *node = node_get(journal->nodes, key, S_IFREG, -1);

@@ -51,6 +51,8 @@ int suspect_check(struct journal *journal, bool all, struct error *error);
 /* When the database refused a row, a mark in the state directory stands for all that it did not take: the rescan of the next start then asks for each regular file (suspect_look: 0, -ENOMEM, -EIO),
  * takes its content for unknown, and says when it is through. */
 bool suspect_overflowed(struct journal *journal);
+/* The same mark, when the database with all rows is gone and a new one is about to be made in that state directory: mappings outlive it. 0, or -1 with errno. */
+int suspect_forgotten(int state_fd);
 int suspect_look(struct journal *journal, const struct node_key *key);
 int suspect_looked(struct journal *journal, struct error *error);
 

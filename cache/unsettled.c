@@ -19,9 +19,9 @@
 
 /* ------------------------------------------------------------------ the overflow mark */
 
-int overflow_write(struct journal *journal, enum overflow which, char value)
+int overflow_write_at(int state_fd, enum overflow which, char value)
 {
-	int fd = openat(journal->state_fd, OVERFLOW_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	int fd = openat(state_fd, OVERFLOW_FILE, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	int result = -1;
 
 	if (fd >= 0) {
@@ -31,6 +31,11 @@ int overflow_write(struct journal *journal, enum overflow which, char value)
 		close(fd);
 	}
 	return result;
+}
+
+int overflow_write(struct journal *journal, enum overflow which, char value)
+{
+	return overflow_write_at(journal->state_fd, which, value);
 }
 
 bool overflow_read(struct journal *journal, enum overflow which)

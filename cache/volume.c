@@ -7,6 +7,7 @@
 #include "io.h"
 #include "log.h"
 #include "rescan.h"
+#include "suspect.h"
 #include "tree.h"
 
 #include <errno.h>
@@ -233,6 +234,16 @@ out:
 	return ERR_OK;
 }
 
+/* Before the new database is there: a kill between has it done again. */
+static int begin_anew(struct volume *volume, struct error *error)
+{
+	if (tree_clear(volume->spool_fd) != 0)
+		return error_errno(error, errno, "%s/spool: can't be cleared", volume->state_path);
+	if (suspect_forgotten(volume->state_fd) != 0)
+		return error_errno(error, errno, "%s: can't be written to", volume->state_path);
+	return ERR_OK;
+}
+
 /* `create`: the database may be absent; a new one knows nothing of what is in the spool. */
 static int open_existing(const struct volume_config *config, bool lock, bool create, struct volume **out, struct error *error)
 {
@@ -243,8 +254,8 @@ static int open_existing(const struct volume_config *config, bool lock, bool cre
 		result = take_lock(volume, error);
 	if (result == ERR_OK && !create)
 		result = find_mark(volume, error);
-	if (result == ERR_OK && create && faccessat(volume->state_fd, "volume.db", F_OK, 0) != 0 && tree_clear(volume->spool_fd) != 0)
-		result = error_errno(error, errno, "%s/spool: can't be cleared", volume->state_path);
+	if (result == ERR_OK && create && faccessat(volume->state_fd, "volume.db", F_OK, 0) != 0)
+		result = begin_anew(volume, error);
 	if (result == ERR_OK)
 		result = open_parts(volume, create, !lock, error);
 	if (result == ERR_CORRUPT && lock && !volume->db)

@@ -4,6 +4,7 @@
 """The kernel reads and maps the files below by itself, where it can (fs/io_mode.h): it is in force, or a reason is known; whatever was opened how, by whom, in
 which order, everybody sees the same bytes; and what only a mapping shows is found, also after a crash (I10, I24)."""
 import errno
+import glob
 import mmap
 import os
 import random
@@ -318,6 +319,35 @@ def test_a_mapping_outlives_the_daemon():
     volume.wait_state("synced")
     yt.check(version_of(volume, "f") == content, "what was stored while it was not mounted is not in the version")
     volume.umount()
+
+
+def test_a_mapping_outlives_the_database():
+    """What is suspect was in the database that is gone: the next mount asks for each file."""
+    if not EXPECTED:
+        return
+    for what, lose in (("database", "volume.db*"), ("state directory", "*")):
+        volume = mounted("lost-" + what.split()[0])
+        File(volume.path("f"), random.Random(4))
+        File(volume.path("other"), random.Random(5))
+        mapping = mapper.Unseen(volume.path("f"), SIZE)
+        mapping.add(0)
+        volume.sync()
+        volume.kill()
+        for path in glob.glob(os.path.join(volume.state, lose)):
+            yt.run("rm", "-r", path)
+        volume.mount()
+        volume.sync()
+        for _ in range(2):
+            mapping.add(0)  # the page is dirty already: no timestamp changes
+            volume.sync()
+            yt.check(version_of(volume, "f") == mapping.all(), f"without the {what}: what was stored is not in the version")
+            yt.equal(suspects(volume), 1, f"without the {what}: suspect files")
+            yt.check(volume.status()["state"] != "synced", f"without the {what}: synced while a file is mapped")
+        mapping.close()
+        volume.sync()
+        volume.wait_state("synced")
+        yt.equal(suspects(volume), 0, "suspect files when it is closed")
+        volume.umount()
 
 
 def test_without_passthrough_an_old_mapping_is_seen():
