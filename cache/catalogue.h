@@ -69,6 +69,8 @@ struct local_row { int64_t ino, captured, size, mtime_ns, ctime_ns; bool racy; }
 int catalogue_local_by_key(struct db_conn *conn, const void *key, size_t length, struct local_row *out);
 int catalogue_local_set(struct db_conn *conn, const void *key, size_t length, const struct local_row *row, struct error *error);
 int catalogue_local_forget(struct db_conn *conn, int64_t ino, struct error *error);
+/* For each version above `above`, ascending: how many inodes were captured in it and in none after it. Reads the whole table. fn's first non-zero result stops and is returned. */
+int catalogue_local_captured(struct db_conn *conn, int64_t above, int (*fn)(void *context, int64_t seq, int64_t inodes), void *context);
 /* What was captured within the timestamp granularity of its change, is known not to have changed since (neither journal nor backlog has it), and changed before `before_ns`: any later change will show in
  * its ctime. before_ns: a moment before that knowledge, less the granularity. */
 int catalogue_local_calm(struct db_conn *conn, int64_t before_ns, struct error *error);

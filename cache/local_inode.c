@@ -32,6 +32,22 @@ int catalogue_local_forget(struct db_conn *conn, int64_t ino, struct error *erro
 	return db_step(conn, error, "DELETE FROM local_inode WHERE ino=?", "i", ino);
 }
 
+int catalogue_local_captured(struct db_conn *conn, int64_t above, int (*fn)(void *context, int64_t seq, int64_t inodes), void *context)
+{
+	int rc = db_step(conn, NULL, "SELECT captured, count(*) FROM local_inode WHERE captured>? GROUP BY captured ORDER BY captured", "i",
+			 above);
+	sqlite3_stmt *stmt = db_last(conn);
+
+	while (rc == 1) {
+		rc = fn(context, db_int(stmt, 0), db_int(stmt, 1));
+		if (rc)
+			db_reset(stmt);
+		else
+			rc = db_next(conn, stmt, NULL);
+	}
+	return rc;
+}
+
 int catalogue_local_calm(struct db_conn *conn, int64_t before_ns, struct error *error)
 {
 	return db_step(conn, error,

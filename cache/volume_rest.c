@@ -1,5 +1,6 @@
 #include "volume_rest.h"
 
+#include "catalogue.h"
 #include "rescan.h"
 #include "spool_table.h"
 
@@ -28,6 +29,25 @@ static int add_spooled(void *context, const struct spool_row *row)
 	out->spool_bytes += (uint64_t)row->size;
 	out->pending_bytes += (uint64_t)row->size;
 	return 0;
+}
+
+static int add_captured(void *context, int64_t seq, int64_t inodes)
+{
+	(void)seq;
+	((struct volume_rest *)context)->pending_files += (uint64_t)inodes;
+	return 0;
+}
+
+static int read_spool(struct db_conn *conn, struct volume_rest *out)
+{
+	struct version_row version;
+	int rc = spool_row_each(conn, 0, true, add_spooled, out);
+
+	if (rc || out->head <= out->confirmed)
+		return rc;
+	if (catalogue_version_get(conn, out->confirmed + 1, &version) == 0)
+		out->oldest_cut_ns = version.cut_ns;
+	return catalogue_local_captured(conn, out->confirmed, add_captured, out);
 }
 
 /* log/head's hash stands in meta; that of an earlier record only while its row is kept. */
@@ -67,7 +87,7 @@ static int read_all(struct db_conn *conn, struct volume_rest *out, struct error 
 	find_hash(conn, out);
 	rc = read_journal(conn, out, error);
 	if (rc == 0)
-		rc = spool_row_each(conn, 0, true, add_spooled, out);
+		rc = read_spool(conn, out);
 	if (rc == 0)
 		rc = backlog_counts(conn, &out->backlog_files, &out->backlog_bytes, &names);
 	if (rc < 0)

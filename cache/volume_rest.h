@@ -10,7 +10,8 @@ struct volume_rest {
 	int64_t confirmed_cut_ns;       /* cut time of the newest confirmed version that is not partial; 0: none */
 	bool has_confirmed_hash;
 	uint8_t confirmed_hash[32];     /* of log/confirmed, when it is known */
-	uint64_t pending_files, pending_bytes; /* journaled, waiting in the backlog, or spooled and not confirmed; files of the latter are not counted */
+	uint64_t pending_files, pending_bytes; /* journaled, waiting in the backlog, or spooled and not confirmed */
+	int64_t oldest_cut_ns;          /* of the oldest version that is not confirmed; 0: none */
 	uint64_t backlog_files, backlog_bytes;
 	uint64_t suspect_files;         /* suspect.h */
 	uint64_t spool_bytes;           /* sealed and not confirmed */

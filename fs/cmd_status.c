@@ -42,6 +42,7 @@ static void say_error(struct engine_status *status, const struct volume_config *
 static int rest_json(const struct volume_config *config, struct buf *out, struct error *error)
 {
 	struct engine_status status = { 0 };
+	int64_t now_ns = clock_wall_ns();
 	struct volume_rest rest;
 	struct volume *volume;
 	int rc = volume_open_reader(config, &volume, error);
@@ -64,6 +65,8 @@ static int rest_json(const struct volume_config *config, struct buf *out, struct
 	status.confirmed = rest.confirmed;
 	status.safe_until_ns = rest.confirmed_cut_ns; /* I24: never "now", edits while unmounted are not known */
 	status.pending_files = rest.pending_files;
+	if (rest.oldest_cut_ns && now_ns > rest.oldest_cut_ns)
+		status.oldest_pending_seconds = (double)(now_ns - rest.oldest_cut_ns) / (double)NS_PER_S;
 	status.suspect_files = rest.suspect_files;
 	status.pending_bytes = rest.pending_bytes;
 	status.spool_bytes = rest.spool_bytes;
@@ -71,7 +74,7 @@ static int rest_json(const struct volume_config *config, struct buf *out, struct
 	status.backlog_bytes = rest.backlog_bytes;
 	say_error(&status, config, &rest);
 	/* The empty text puts a NUL behind the JSON, as there is one behind a daemon's. */
-	if (status_json(config, &status, &(struct status_features){0}, clock_wall_ns(), NULL, out) < 0 || buf_printf(out, "%s", "") < 0)
+	if (status_json(config, &status, &(struct status_features){0}, now_ns, NULL, out) < 0 || buf_printf(out, "%s", "") < 0)
 		return error_set(error, ERR_NOMEM, 0, "%s: out of memory", config->name);
 	return 0;
 }

@@ -95,7 +95,7 @@ static void say_pending(struct view *view)
 		SAY(view, "  waiting    %s to go up\n", bytes);
 	else if (is(view, "unmounted") && pending_bytes == 0) /* changed whole: how much that is shows when they are read */
 		SAY(view, "  waiting    %s\n", files);
-	else if (is(view, "unmounted"))
+	else if (is(view, "unmounted") && number(view, "oldest_pending_seconds") == 0) /* what was changed is in no version yet: nobody knows when */
 		SAY(view, "  waiting    %s, %s\n", files, bytes);
 	else
 		SAY(view, "  waiting    %s, %s, the oldest since %s\n", files, bytes, oldest);

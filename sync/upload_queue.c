@@ -70,6 +70,8 @@ struct loading {
 	struct db_conn *conn;
 	struct upload_queue packs, records;
 	int64_t newest; /* confirmed, then those of the spool */
+	struct spool_object *at; /* of the records: where load_files is */
+	uint64_t files;          /* of the records */
 };
 
 static int load_row(void *context, const struct spool_row *row)
@@ -95,6 +97,20 @@ static int load_row(void *context, const struct spool_row *row)
 	return 0;
 }
 
+/* What those of this session know from their sealing. */
+static int load_files(void *context, int64_t seq, int64_t inodes)
+{
+	struct loading *loading = context;
+
+	while (loading->at && loading->at->row.seq < seq)
+		loading->at = loading->at->queue;
+	if (loading->at && loading->at->row.seq == seq) {
+		loading->at->files = (uint64_t)inodes;
+		loading->files += loading->at->files;
+	}
+	return 0;
+}
+
 static void load_meta(struct upload_status *status, struct db_conn *conn)
 {
 	status->confirmed = db_meta_int(conn, "confirmed", 0);
@@ -102,7 +118,6 @@ static void load_meta(struct upload_status *status, struct db_conn *conn)
 	status->fenced = db_meta_int(conn, "fenced", 0) != 0;
 	if (db_meta_blob(conn, "confirmed_hash", status->confirmed_hash, SHA256_BYTES))
 		memset(status->confirmed_hash, 0, SHA256_BYTES);
-	status->files = 0;
 }
 
 int upload_reload(struct upload *upload, struct error *error)
@@ -116,6 +131,9 @@ int upload_reload(struct upload *upload, struct error *error)
 	load_meta(&meta, loading.conn);
 	loading.newest = meta.confirmed;
 	rc = spool_row_each(loading.conn, 0, true, load_row, &loading);
+	loading.at = loading.records.first;
+	if (!rc && loading.at)
+		rc = catalogue_local_captured(loading.conn, meta.confirmed, load_files, &loading);
 	if (!rc && loading.newest != db_meta_int(loading.conn, "head", 0))
 		rc = ERR_CORRUPT;
 	db_read_end(volume_db(upload->volume), loading.conn);
@@ -134,7 +152,7 @@ int upload_reload(struct upload *upload, struct error *error)
 	upload->status.confirmed_cut_ns = meta.confirmed_cut_ns;
 	upload->status.fenced = meta.fenced;
 	memcpy(upload->status.confirmed_hash, meta.confirmed_hash, SHA256_BYTES);
-	upload->status.files = 0;
+	upload->status.files = loading.files;
 	pthread_mutex_unlock(&upload->lock);
 	return 0;
 }

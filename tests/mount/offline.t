@@ -64,7 +64,7 @@ def while_gone(volume):
 
 def back_again(volume, live, name):
     volume.wait_state("synced", 90)
-    yt.equal(volume.status()["pending_bytes"], 0, "pending_bytes")
+    yt.equal((volume.status()["pending_bytes"], volume.status()["pending_files"]), (0, 0), "pending bytes and files")
     other = volume.clone(name)
     yt.same_tree(yt.tree(other.dir), live, "the clone")
     other.mount("-o", "take_over")
@@ -118,8 +118,10 @@ def test_missing_directory_of_a_file_store():
     live = yt.tree(volume.mountpoint)
     yt.equal(prompt("umount", volume.yester, "umount", volume.dir, "--timeout", "1s", expect=None).returncode, 4, "exit code of umount")
     volume.wait_gone()
+    yt.check(50 <= volume.status()["pending_files"] < 60, f"what waits, unmounted: {volume.status()}")
     prompt("mount", volume.mount)
     yt.same_tree(yt.tree(volume.mountpoint), live, "the tree after mounting")
+    yt.check(50 <= volume.status()["pending_files"] < 60, f"what waits, after mounting: {volume.status()}")
     os.rename(volume.remote_path + ".away", volume.remote_path)
     back_again(volume, live, "clone-files")
     volume.umount()
