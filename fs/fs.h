@@ -12,6 +12,7 @@
  *   json_field status_text   `status` for people, out of its JSON
  *   mount_options mount_point   what `-o` says; mountinfo, whether a place can be mounted on, unmounting
  *   bdi          how much of memory our dirty pages may take
+ *   breaker      a process that breaks the connection when the daemon is dead
  *   mount        life of the daemon: fork, open, mount, serve, drain, close
  *   session      the table of FUSE operations, what is asked of the kernel, the loop
  *   control control_client      the socket between the daemon and the other verbs; status_json: what `status` says

@@ -1,6 +1,7 @@
 #include "mount_serve.h"
 
 #include "bdi.h"
+#include "breaker.h"
 #include "clock.h"
 #include "control.h"
 #include "invalidate.h"
@@ -30,6 +31,7 @@ struct serving {
 	struct engine *engine;
 	struct control *control;
 	struct mount_entry mount; /* what session_mount made */
+	int breaker;
 	pthread_t signals;
 	pthread_mutex_t lock;
 	int64_t drain_until_ns; /* lock; monotonic: how long the last uploads may take, once the mount is gone */
@@ -244,6 +246,7 @@ static int open_all(struct serving *serving, struct error *error)
 		rc = error_set(error, ERR_FAILED, 0, "%s: was mounted, but is not there", request->mountpoint);
 	if (rc == 0) {
 		bdi_set_limits(serving->mount.device);
+		breaker_arm(serving->breaker, serving->mount.device);
 		rc = invalidate_start(fs, error);
 	}
 	return rc;
@@ -331,6 +334,7 @@ int mount_serve(const struct mount_request *request, void (*tell)(void *context,
 	int64_t version = 0;
 
 	pthread_mutex_init(&serving.lock, NULL);
+	serving.breaker = breaker_start(); /* before there are threads, and keys in memory */
 	int rc = open_all(&serving, error);
 	bool mounted = rc == 0;
 	if (mounted)
@@ -339,6 +343,8 @@ int mount_serve(const struct mount_request *request, void (*tell)(void *context,
 	if (mounted)
 		log_info("%s: unmounted%s%s", request->mountpoint, stopped.code ? "; " : "", stopped.message);
 	control_stop(serving.control, &stopped, version);
+	if (serving.breaker >= 0)
+		close(serving.breaker);
 	pthread_mutex_destroy(&serving.lock);
 	if (mounted && rc == 0 && stopped.code == ERR_TIMEOUT)
 		rc = error_set(error, ERR_TIMEOUT, 0, "%s", stopped.message);
