@@ -85,8 +85,10 @@ int backing_hold(struct backing *backing, struct node *node);
 #define BACKING_PROC_PATH 40
 void backing_proc_path(char out[BACKING_PROC_PATH], int fd);
 
+/* True for an errno that tells of this machine's memory or descriptors, and nothing of the file: it passes. */
+bool backing_is_shortage(int number);
 /* Stat, birth time, xattrs, link target of an O_PATH or other descriptor. 0 or -errno (out is then empty). Virtual names
- * (user.yester.*) are left out, and so is what can't be read. */
+ * (user.yester.*) are left out, and so are xattrs that we may not read. */
 int backing_attrs(struct backing *backing, int fd, struct attrs *out);
 /* Reverse of the xattr encoding: calls fn for each; -EINVAL when malformed (fn may have been called before); fn's first result that is not 0 stops. */
 int attrs_xattr_each(const void *xattrs, size_t length,

@@ -4,6 +4,7 @@
 #include "buf.h"
 #include "bytes.h"
 #include "clock.h"
+#include "failpoint.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -62,7 +63,18 @@ int stat_of_fd(int fd, struct stat *st, int64_t *btime_ns, uint64_t *mount_id)
 	return 0;
 }
 
-/* The names of all xattrs, each with its NUL. 0 (empty when there are none or none can be read) or -ENOMEM. */
+bool backing_is_shortage(int number)
+{
+	return number == ENOMEM || number == EMFILE || number == ENFILE || number == ENOBUFS || number == EAGAIN;
+}
+
+/* There are none, or they are not for us: a version does without. What the disk does not give is another matter. */
+static bool does_without(int number)
+{
+	return number == EOPNOTSUPP || number == ENOSYS || number == ENODATA || number == EPERM || number == EACCES;
+}
+
+/* The names of all xattrs, each with its NUL. 0 (empty when there are none or none may be read) or -errno. */
 static int list_names(const char *path, struct buf *names)
 {
 	ssize_t length = listxattr(path, NULL, 0);
@@ -76,12 +88,13 @@ static int list_names(const char *path, struct buf *names)
 		if (errno == ERANGE) /* one came meanwhile */
 			length = listxattr(path, NULL, 0);
 	}
-	if (length > 0)
-		names->length = (size_t)length;
+	if (length < 0)
+		return does_without(errno) ? 0 : -errno;
+	names->length = (size_t)length;
 	return 0;
 }
 
-/* Appends one row, or nothing if the value can't be read. 0 or -ENOMEM. */
+/* Appends one row, or nothing if the value may not be read or is gone. 0 or -errno. */
 static int append_xattr(const char *path, const char *name, struct buf *out)
 {
 	size_t name_length = strlen(name), row = out->length, header = 2 + name_length + 4, room = 256;
@@ -91,14 +104,14 @@ static int append_xattr(const char *path, const char *name, struct buf *out)
 		if (buf_reserve(out, header + room) < 0)
 			return -ENOMEM;
 		length = getxattr(path, name, out->data + row + header, room);
-		if (length >= 0 || errno != ERANGE)
+		if (length >= 0)
 			break;
+		if (errno != ERANGE)
+			return does_without(errno) ? 0 : -errno;
 		length = getxattr(path, name, NULL, 0);
 		/* It may shrink or grow meanwhile; it never needs more than the maximum. */
 		room = length < 0 || (size_t)length < room ? VALUE_MAX_BYTES : (size_t)length;
 	}
-	if (length < 0)
-		return 0;
 	put_u16(out->data + row, (uint16_t)name_length);
 	memcpy(out->data + row + 2, name, name_length);
 	put_u32(out->data + row + 2 + name_length, (uint32_t)length);
@@ -163,7 +176,9 @@ int backing_attrs(struct backing *backing, int fd, struct attrs *out)
 
 	(void)backing;
 	memset(out, 0, sizeof *out);
-	rc = stat_of_fd(fd, &out->st, &out->btime_ns, NULL);
+	rc = -FAILPOINT_ERRNO_FD("backing/attrs", fd);
+	if (rc == 0)
+		rc = stat_of_fd(fd, &out->st, &out->btime_ns, NULL);
 	if (rc == 0 && S_ISLNK(out->st.st_mode))
 		rc = read_target(fd, out);
 	backing_proc_path(path, fd);

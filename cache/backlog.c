@@ -1,5 +1,6 @@
 #include "rescan.h"
 
+#include "backlog_rows.h"
 #include "behind.h"
 #include "catalogue.h"
 
@@ -13,18 +14,26 @@
 
 #define BATCH 500
 
-int backlog_counts(struct db_conn *conn, uint64_t *inodes, uint64_t *bytes, uint64_t *names)
+int backlog_count(struct db_conn *conn, struct backlog_counts *out)
 {
 	sqlite3_stmt *stmt;
 	int rc = db_step(conn, NULL,
-			 "SELECT count(*), coalesce(sum(bytes), 0), (SELECT count(*) FROM backlog_name) FROM backlog_inode", "");
+			 "SELECT count(*) - coalesce(sum(unreadable), 0), coalesce(sum(bytes * (1 - unreadable)), 0), coalesce(sum(unreadable), 0) "
+			 "FROM backlog_inode",
+			 "");
 
 	if (rc != 1)
 		return rc < 0 ? rc : ERR_FAILED;
 	stmt = db_last(conn);
-	*inodes = (uint64_t)sqlite3_column_int64(stmt, 0);
-	*bytes = (uint64_t)sqlite3_column_int64(stmt, 1);
-	*names = (uint64_t)sqlite3_column_int64(stmt, 2);
+	*out = (struct backlog_counts){.inodes = (uint64_t)sqlite3_column_int64(stmt, 0), .bytes = (uint64_t)sqlite3_column_int64(stmt, 1),
+				       .unreadable = (uint64_t)sqlite3_column_int64(stmt, 2)};
+	db_reset(stmt);
+	rc = db_step(conn, NULL, "SELECT count(*) - coalesce(sum(unreadable), 0), coalesce(sum(unreadable), 0) FROM backlog_name", "");
+	if (rc != 1)
+		return rc < 0 ? rc : ERR_FAILED;
+	stmt = db_last(conn);
+	out->names = (uint64_t)sqlite3_column_int64(stmt, 0);
+	out->unreadable += (uint64_t)sqlite3_column_int64(stmt, 1);
 	db_reset(stmt);
 	return 0;
 }
@@ -153,7 +162,39 @@ static int note_name(struct volume *volume, const struct row *row)
 	return rc;
 }
 
-static int note_all(struct volume *volume, const char *sql, int64_t *last, struct error *error)
+/* Of inodes, or of names. */
+struct table {
+	const char *read, *forget;
+	int (*refuse)(struct db_conn *conn, int64_t num, struct error *error);
+};
+static const struct table inode_rows = {
+	"SELECT num, key, NULL FROM backlog_inode WHERE num>? AND unreadable=0 ORDER BY num LIMIT ?",
+	"DELETE FROM backlog_inode WHERE num<=? AND unreadable=0", backlog_refuse_inode,
+};
+static const struct table name_rows = {
+	"SELECT num, dir, name FROM backlog_name WHERE num>? AND unreadable=0 ORDER BY num LIMIT ?",
+	"DELETE FROM backlog_name WHERE num<=? AND unreadable=0", backlog_refuse_name,
+};
+
+/* The others go on without it. */
+static int refuse(struct volume *volume, const struct table *table, const struct row *row, int number, struct error *unreadable,
+		  struct error *error)
+{
+	struct db_conn *conn;
+	int rc = db_begin(volume_db(volume), false, &conn, error);
+
+	if (rc < 0)
+		return rc;
+	if (unreadable->code == 0)
+		error_errno(unreadable, number, "%s", row->name[0] ? row->name : "a file of the tree");
+	rc = table->refuse(conn, row->num, error);
+	if (rc == 0)
+		return db_commit(volume_db(volume), error);
+	db_rollback(volume_db(volume));
+	return rc;
+}
+
+static int note_all(struct volume *volume, const struct table *table, int64_t *last, struct error *unreadable, struct error *error)
 {
 	struct row *rows = malloc(BATCH * sizeof *rows);
 	int count, rc = 0;
@@ -162,10 +203,12 @@ static int note_all(struct volume *volume, const char *sql, int64_t *last, struc
 	if (!rows)
 		return error_errno(error, ENOMEM, "cannot take over what the scan found");
 	do {
-		count = read_rows(volume, sql, *last, rows, error);
+		count = read_rows(volume, table->read, *last, rows, error);
 		for (int i = 0; i < count && rc == 0; i++) {
 			rc = rows[i].name[0] ? note_name(volume, &rows[i]) : note_inode(volume, &rows[i]);
-			if (rc < 0)
+			if (rc < 0 && !backing_is_shortage(-rc))
+				rc = refuse(volume, table, &rows[i], -rc, unreadable, error);
+			else if (rc < 0)
 				rc = error_errno(error, -rc, "cannot take over what the scan found");
 		}
 		if (count > 0)
@@ -182,9 +225,9 @@ static int forget(struct volume *volume, int64_t last_inode, int64_t last_name, 
 
 	if (rc < 0)
 		return rc;
-	rc = db_step(conn, error, "DELETE FROM backlog_inode WHERE num<=?", "i", last_inode);
+	rc = db_step(conn, error, inode_rows.forget, "i", last_inode);
 	if (rc == 0)
-		rc = db_step(conn, error, "DELETE FROM backlog_name WHERE num<=?", "i", last_name);
+		rc = db_step(conn, error, name_rows.forget, "i", last_name);
 	if (rc < 0) {
 		db_rollback(volume_db(volume));
 		return rc;
@@ -192,18 +235,33 @@ static int forget(struct volume *volume, int64_t last_inode, int64_t last_name, 
 	return db_commit(volume_db(volume), error);
 }
 
-int backlog_to_journal(struct volume *volume, struct error *error)
+int backlog_to_journal(struct volume *volume, struct error *unreadable, struct error *error)
 {
 	int64_t last_inode, last_name = 0;
-	int rc = note_all(volume, "SELECT num, key, NULL FROM backlog_inode WHERE num>? ORDER BY num LIMIT ?",
-			  &last_inode, error);
+	int rc;
 
+	unreadable->code = 0;
+	rc = note_all(volume, &inode_rows, &last_inode, unreadable, error);
 	if (rc == 0)
-		rc = note_all(volume,
-			      "SELECT num, dir, name FROM backlog_name WHERE num>? ORDER BY num LIMIT ?",
-			      &last_name, error);
+		rc = note_all(volume, &name_rows, &last_name, unreadable, error);
 	/* The journal's rows are written before these go: a crash between finds both, which is harmless. */
 	if (rc == 0)
 		rc = journal_flush(volume_journal(volume), error);
 	return rc < 0 ? rc : forget(volume, last_inode, last_name, error);
+}
+
+int backlog_try_unreadable(struct volume *volume, struct error *error)
+{
+	struct db_conn *conn;
+	int rc = db_begin(volume_db(volume), false, &conn, error);
+
+	if (rc < 0)
+		return rc;
+	rc = db_exec(conn, "UPDATE backlog_inode SET unreadable=0 WHERE unreadable<>0", error);
+	if (rc == 0)
+		rc = db_exec(conn, "UPDATE backlog_name SET unreadable=0 WHERE unreadable<>0", error);
+	if (rc == 0)
+		return db_commit(volume_db(volume), error);
+	db_rollback(volume_db(volume));
+	return rc;
 }

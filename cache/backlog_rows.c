@@ -33,7 +33,7 @@ static int name_get(sqlite3_stmt *stmt, struct backlog_name *out)
 int backlog_names_next(struct db_conn *conn, int64_t after, struct backlog_name *out, int room)
 {
 	int count = 0;
-	int rc = db_step(conn, NULL, "SELECT num, dir, name, child FROM backlog_name WHERE num>? ORDER BY num LIMIT ?", "ii", after,
+	int rc = db_step(conn, NULL, "SELECT num, dir, name, child FROM backlog_name WHERE num>? AND unreadable=0 ORDER BY num LIMIT ?", "ii", after,
 			 (int64_t)room);
 	sqlite3_stmt *stmt = db_last(conn);
 
@@ -52,7 +52,7 @@ int backlog_names_next(struct db_conn *conn, int64_t after, struct backlog_name 
 int backlog_inodes_next(struct db_conn *conn, int64_t after, struct backlog_inode *out, int room)
 {
 	int count = 0;
-	int rc = db_step(conn, NULL, "SELECT num, bytes, key FROM backlog_inode WHERE num>? ORDER BY num LIMIT ?", "ii", after,
+	int rc = db_step(conn, NULL, "SELECT num, bytes, key FROM backlog_inode WHERE num>? AND unreadable=0 ORDER BY num LIMIT ?", "ii", after,
 			 (int64_t)room);
 	sqlite3_stmt *stmt = db_last(conn);
 
@@ -95,24 +95,52 @@ int64_t backlog_inode_bytes(struct db_conn *conn, const struct node_key *key)
 	return one_row(conn, key, &bytes) == 1 ? bytes : 0;
 }
 
-int backlog_add_inode(struct db_conn *conn, const struct node_key *key, int64_t bytes, struct error *error)
+bool backlog_is_unreadable(struct db_conn *conn, const struct node_key *key)
 {
-	return db_step(conn, error, "INSERT OR IGNORE INTO backlog_inode(key, bytes) VALUES(?, ?)", "bi", key->bytes,
-		       (size_t)key->length, bytes);
+	int rc = db_step(conn, NULL, "SELECT 1 FROM backlog_inode WHERE key=? AND unreadable<>0", "b", key->bytes, (size_t)key->length);
+
+	if (rc == 1)
+		db_reset(db_last(conn));
+	return rc == 1;
+}
+
+int backlog_add_inode(struct db_conn *conn, const struct node_key *key, int64_t bytes, bool unreadable, struct error *error)
+{
+	return db_step(conn, error,
+		       "INSERT INTO backlog_inode(key, bytes, unreadable) VALUES(?, ?, ?) "
+		       "ON CONFLICT(key) DO UPDATE SET unreadable=excluded.unreadable",
+		       "bii", key->bytes, (size_t)key->length, bytes, (int64_t)unreadable);
 }
 
 int backlog_add_name(struct db_conn *conn, const struct node_key *dir, const char *name, const struct node_key *child,
-		     struct error *error)
+		     bool unreadable, struct error *error)
 {
 	const void *bytes = child && child->length ? child->bytes : NULL;
 
-	return db_step(conn, error, "INSERT OR REPLACE INTO backlog_name(dir, name, child) VALUES(?, ?, ?)", "bbn", dir->bytes,
-		       (size_t)dir->length, name, strlen(name), bytes, bytes ? (size_t)child->length : 0);
+	return db_step(conn, error, "INSERT OR REPLACE INTO backlog_name(dir, name, child, unreadable) VALUES(?, ?, ?, ?)", "bbni",
+		       dir->bytes, (size_t)dir->length, name, strlen(name), bytes, bytes ? (size_t)child->length : 0,
+		       (int64_t)unreadable);
+}
+
+int backlog_refuse_name(struct db_conn *conn, int64_t num, struct error *error)
+{
+	return db_step(conn, error, "UPDATE backlog_name SET unreadable=1 WHERE num=?", "i", num);
+}
+
+int backlog_refuse_inode(struct db_conn *conn, int64_t num, struct error *error)
+{
+	return db_step(conn, error, "UPDATE backlog_inode SET unreadable=1 WHERE num=?", "i", num);
 }
 
 int backlog_drop_inode(struct db_conn *conn, const struct node_key *key, struct error *error)
 {
 	return db_step(conn, error, "DELETE FROM backlog_inode WHERE key=?", "b", key->bytes, (size_t)key->length);
+}
+
+int backlog_drop_unreadable_name(struct db_conn *conn, const struct node_key *dir, const char *name, struct error *error)
+{
+	return db_step(conn, error, "DELETE FROM backlog_name WHERE dir=? AND name=? AND unreadable<>0", "bb", dir->bytes,
+		       (size_t)dir->length, name, strlen(name));
 }
 
 int backlog_drop_name(struct db_conn *conn, int64_t num, struct error *error)

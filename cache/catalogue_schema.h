@@ -25,6 +25,7 @@
 /* version.flags */
 #define VERSION_PARTIAL 1   /* part of an import or of a large rescan: no prefix; hidden, never called safe */
 #define VERSION_TAKE_OVER 2 /* first record of a new writer on another writer's head */
+#define VERSION_LACKING 4   /* something of the tree could not be read: it has the content of before in it, or is absent; all else is as of the cut. Listed, never called safe (I24) */
 
 #define SCHEMA_VERSION_TABLE                                                                                           \
 	"CREATE TABLE version(seq INTEGER PRIMARY KEY, time_s INTEGER NOT NULL, cut_ns INTEGER NOT NULL, "             \
@@ -118,7 +119,7 @@
  *   journal_*      changed extents and names, by epoch (journal.h); names of epoch 0: removals that an earlier session recorded before it ended uncleanly
  *   unsettled      I9, I10. epoch: the newest in which the inode was recorded.
  *   suspect        keys of inodes that may change through a mapping that nobody sees (suspect.h); since schema 2
- *   backlog_*      what a rescan found, waiting to be imported (rescan.h); types are S_IFMT bits, 0: not known
+ *   backlog_*      what a rescan found, waiting to be imported (rescan.h); types are S_IFMT bits, 0: not known. unreadable: the disk refused it (SCHEMA_UNREADABLE)
  *   spool          objects on their way: state 0 spooled, 1 attempted, 2 acknowledged (packs) / confirmed (records)
  *   distrusted     packs that failed a read (I21)
  *   undo_*         what a version not yet confirmed overwrote, so that catalogue_rollback can take it back. undo_pin.seq: NULL when
@@ -149,5 +150,9 @@
 	"CREATE TABLE undo_pin(version INTEGER NOT NULL, name TEXT NOT NULL, seq INTEGER, "                            \
 	"PRIMARY KEY(version, name)) STRICT, WITHOUT ROWID;"
 #define SCHEMA_LOCAL_TABLES_2 "CREATE TABLE suspect(key BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;"
+/* Since version 3 of the database. */
+#define SCHEMA_UNREADABLE                                                                                              \
+	"ALTER TABLE backlog_inode ADD COLUMN unreadable INTEGER NOT NULL DEFAULT 0;"                                  \
+	"ALTER TABLE backlog_name ADD COLUMN unreadable INTEGER NOT NULL DEFAULT 0;"
 
 #endif

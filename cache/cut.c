@@ -27,6 +27,15 @@ static void abandon(struct journal *journal)
 		atomic_store(&cut->abandoned, true);
 }
 
+/* What the disk does not give of one inode must not keep the others out of every version; what we lack passes. */
+static void cannot_save(struct journal *journal, struct dirt *frozen, int number)
+{
+	if (backing_is_shortage(number))
+		abandon(journal);
+	else
+		frozen->past->unreadable = number;
+}
+
 void frozen_capture(struct journal *journal, struct dirt *frozen)
 {
 	struct past *past = calloc(1, sizeof *past);
@@ -35,15 +44,17 @@ void frozen_capture(struct journal *journal, struct dirt *frozen)
 
 	if (fd >= 0)
 		backing_fd_put(journal->backing, frozen->node, fd);
-	if (result != 0 && result != -ESTALE && result != -ENOENT) {
+	if (backing_is_shortage(-result)) {
 		free(past);
 		abandon(journal);
 		return;
 	}
 	past->fd = -1;
-	/* Without a name at the cut it is in no version. (A directory that was removed has nlink 0 too.) */
-	past->gone = result != 0 || past->attrs.st.st_nlink == 0;
 	frozen->past = past;
+	if (result != 0 && result != -ESTALE && result != -ENOENT)
+		past->unreadable = -result;
+	else /* without a name at the cut it is in no version (a directory that was removed has nlink 0 too) */
+		past->gone = result != 0 || past->attrs.st.st_nlink == 0;
 }
 
 bool frozen_make_pending(struct dirt *frozen)
@@ -124,8 +135,8 @@ static bool keep(struct journal *journal, struct dirt *frozen, int64_t start, in
 	return true;
 }
 
-/* Reads [start, end) from disk, slice by slice, and keeps it. Holes are not read. */
-static bool save_range(struct journal *journal, struct dirt *frozen, int fd, int64_t start, int64_t end, char *slice)
+/* Reads [start, end) from disk, slice by slice, and keeps it. Holes are not read. 0; the errno of the read; ENOMEM: no room. */
+static int save_range(struct journal *journal, struct dirt *frozen, int fd, int64_t start, int64_t end, char *slice)
 {
 	while (start < end) {
 		int64_t stop = end - start > SAVE_SLICE ? start + SAVE_SLICE : end;
@@ -137,19 +148,19 @@ static bool save_range(struct journal *journal, struct dirt *frozen, int fd, int
 		if (data >= stop) {
 			stop = data < end ? data : end;
 			if (!keep(journal, frozen, start, stop, NULL))
-				return false;
+				return ENOMEM;
 			start = stop;
 			continue;
 		}
 		got = io_pread(fd, slice, (size_t)(stop - start), start);
 		if (got < 0)
-			return false;
+			return errno;
 		memset(slice + got, 0, (size_t)(stop - start - got));
 		if (!keep(journal, frozen, start, stop, slice))
-			return false;
+			return ENOMEM;
 		start = stop;
 	}
-	return true;
+	return 0;
 }
 
 /* Bytes of [start, end) that are still on disk only; those of holes count as long as the file has blocks. */
@@ -169,10 +180,9 @@ void frozen_save(struct journal *journal, struct dirt *frozen, int64_t start, in
 	struct cut *cut = atomic_load(&journal->cut);
 	struct extent range;
 	char *slice = NULL;
-	bool saved = true;
-	int fd;
+	int failure = 0;
 
-	if (!cut || atomic_load(&cut->abandoned) || frozen->past->gone)
+	if (!cut || atomic_load(&cut->abandoned) || frozen->past->gone || frozen->past->unreadable)
 		return;
 	if (!frozen_make_pending(frozen)) {
 		abandon(journal);
@@ -185,18 +195,18 @@ void frozen_save(struct journal *journal, struct dirt *frozen, int64_t start, in
 		abandon(journal);
 		return;
 	}
-	while (saved && start < end && extent_map_next(&frozen->past->pending, start, &range) && range.start < end) {
+	while (!failure && start < end && extent_map_next(&frozen->past->pending, start, &range) && range.start < end) {
 		if (range.end > end)
 			range.end = end;
-		fd = frozen_reading_fd(journal, frozen);
+		int fd = frozen_reading_fd(journal, frozen);
 		if (!slice)
 			slice = malloc(SAVE_SLICE);
-		saved = fd >= 0 && slice && save_range(journal, frozen, fd, range.start, range.end, slice);
+		failure = fd < 0 ? -fd : !slice ? ENOMEM : save_range(journal, frozen, fd, range.start, range.end, slice);
 		start = range.end;
 	}
 	free(slice);
-	if (!saved)
-		abandon(journal);
+	if (failure)
+		cannot_save(journal, frozen, failure);
 }
 
 void frozen_close_fd(struct journal *journal, struct dirt *frozen)
@@ -212,7 +222,8 @@ void frozen_keep_fd(struct journal *journal, struct dirt *frozen)
 {
 	struct cut *cut = atomic_load(&journal->cut);
 
-	if (!S_ISREG(frozen->node->type) || !cut || atomic_load(&cut->abandoned) || frozen->past->gone || frozen->past->fd >= 0)
+	if (!S_ISREG(frozen->node->type) || !cut || atomic_load(&cut->abandoned) || frozen->past->gone || frozen->past->unreadable ||
+	    frozen->past->fd >= 0)
 		return;
 	if (!frozen_make_pending(frozen)) {
 		abandon(journal);
@@ -221,8 +232,9 @@ void frozen_keep_fd(struct journal *journal, struct dirt *frozen)
 	if (frozen->past->pending.count == 0)
 		return;
 	if (atomic_load(&journal->frozen_fds) < journal->frozen_fd_cap) {
-		if (frozen_reading_fd(journal, frozen) < 0)
-			abandon(journal);
+		int fd = frozen_reading_fd(journal, frozen);
+		if (fd < 0)
+			cannot_save(journal, frozen, -fd);
 	} else if (extent_map_bytes(&frozen->past->pending, frozen->past->attrs.st.st_size) <= COPY_MAX) {
 		frozen_save(journal, frozen, 0, EXTENT_END);
 		frozen_close_fd(journal, frozen);

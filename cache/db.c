@@ -78,8 +78,13 @@ static int schema_add_suspect(struct db_conn *conn, struct error *error)
 	return db_exec(conn, SCHEMA_LOCAL_TABLES_2, error);
 }
 
+static int schema_unreadable(struct db_conn *conn, struct error *error)
+{
+	return db_exec(conn, SCHEMA_UNREADABLE, error);
+}
+
 /* migrations[v] brings a database from user_version v to v + 1; 0 is an empty file. A changed schema appends one. */
-static int (*const migrations[])(struct db_conn *, struct error *) = {schema_create, schema_add_suspect};
+static int (*const migrations[])(struct db_conn *, struct error *) = {schema_create, schema_add_suspect, schema_unreadable};
 #define DB_VERSION ((int64_t)(sizeof(migrations) / sizeof(*migrations)))
 
 static int pragma_int(struct db_conn *conn, const char *sql, int64_t *out, struct error *error)

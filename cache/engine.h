@@ -51,7 +51,7 @@ struct init_result {
 struct clone_result {
 	int64_t version, time_s;
 	uint64_t inodes, bytes;
-	bool partial;
+	bool partial, lacking;
 	uint64_t skipped; /* see extract.h */
 	uint64_t damaged; /* files left out, because their data is damaged or missing in the remote; each was logged */
 };

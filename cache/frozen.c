@@ -2,6 +2,7 @@
 #include "journal_internal.h"
 
 #include "clock.h"
+#include "io.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -96,6 +97,8 @@ int frozen_attrs(struct frozen *frozen, struct attrs *out)
 		dirt->past->reading_ns = clock_mono_ns();
 	if (atomic_load(&cut->abandoned))
 		result = ERR_ABANDONED;
+	else if (dirt->past->unreadable)
+		result = ERR_DENIED;
 	else if (dirt->past->gone)
 		result = ERR_ABSENT;
 	else
@@ -104,11 +107,24 @@ int frozen_attrs(struct frozen *frozen, struct attrs *out)
 	return result;
 }
 
+int frozen_unreadable(struct frozen *frozen)
+{
+	struct dirt *dirt = dirt_of(frozen);
+	int number;
+
+	small_lock_take(&dirt->node->lock);
+	number = dirt->past ? dirt->past->unreadable : 0;
+	small_lock_leave(&dirt->node->lock);
+	return number;
+}
+
 /* node->lock held: the first time the sealer or an operation looks at the bytes. */
 static int prepare(struct journal *journal, struct dirt *dirt)
 {
 	journal_frozen(journal, dirt->node);
 	assert(dirt->past && !dirt->past->gone);
+	if (dirt->past->unreadable)
+		return ERR_DENIED;
 	if (!frozen_make_pending(dirt))
 		return ERR_NOMEM;
 	return ERR_OK;
@@ -162,20 +178,11 @@ all:
 /* Reads what is on disk now; short at the end of the file: zeros. */
 static int read_disk(int fd, char *data, size_t length, int64_t offset)
 {
-	size_t done = 0;
+	ssize_t got = io_pread(fd, data, length, offset);
 
-	while (done < length) {
-		ssize_t got = pread(fd, data + done, length - done, offset + (int64_t)done);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0)
-			return -errno;
-		if (got == 0)
-			break;
-		done += (size_t)got;
-	}
-	memset(data + done, 0, length - done);
+	if (got < 0)
+		return -errno;
+	memset(data + got, 0, length - (size_t)got);
 	return 0;
 }
 
@@ -228,6 +235,8 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	if (result == ERR_OK && !saved)
 		fd = frozen_reading_fd(journal, dirt);
 	small_lock_leave(&dirt->node->lock);
+	if (result == ERR_DENIED)
+		return error_errno(error, frozen_unreadable(frozen), "cannot read a changed file");
 	if (result != ERR_OK)
 		return error_set(error, result, 0, "reading a changed file: out of memory");
 	if (!saved && (fd == -ESTALE || fd == -ENOENT))
@@ -242,6 +251,8 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	small_lock_take(&dirt->node->lock);
 	if (atomic_load(&cut->abandoned))
 		result = ERR_ABANDONED;
+	else if (dirt->past->unreadable) /* an operation could not save what we were reading, and has gone on */
+		result = ERR_DENIED;
 	else if (!overlay(journal, dirt, bytes, offset, end))
 		result = ERR_ABANDONED;
 	else
@@ -249,6 +260,8 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	small_lock_leave(&dirt->node->lock);
 	if (result == ERR_OK)
 		atomic_fetch_sub(&journal->frozen_bytes, (int64_t)length);
+	if (result == ERR_DENIED)
+		return error_errno(error, frozen_unreadable(frozen), "cannot read a changed file");
 	return result == ERR_OK ? ERR_OK : error_set(error, result, 0, "the cut was abandoned");
 }
 
@@ -260,7 +273,7 @@ int frozen_read_unchanged(struct frozen *frozen, void *data, size_t length, int6
 	int result, fd;
 
 	small_lock_take(&dirt->node->lock);
-	fd = prepare(journal, dirt) == ERR_OK ? frozen_reading_fd(journal, dirt) : -ENOMEM;
+	fd = prepare(journal, dirt) == ERR_OK ? frozen_reading_fd(journal, dirt) : dirt->past->unreadable ? -dirt->past->unreadable : -ENOMEM;
 	small_lock_leave(&dirt->node->lock);
 	if (fd == -ESTALE)
 		return error_set(error, ERR_BUSY, 0, "the file was removed since the cut");

@@ -87,7 +87,7 @@ int64_t cut_epoch(const struct cut *cut);
 int64_t cut_time_ns(const struct cut *cut); /* wall clock at the swap */
 size_t cut_count(const struct cut *cut);
 struct frozen *cut_item(struct cut *cut, size_t index);
-/* True once an operation could not save (I6): the sealer gives up and calls cut_abandon. */
+/* True once there was no room for what an operation had to save (I6): the sealer gives up and calls cut_abandon. */
 bool cut_is_abandoned(const struct cut *cut);
 /* Merges everything back into the dirty set. Frees the cut. */
 void cut_abandon(struct cut *cut);
@@ -102,8 +102,11 @@ mode_t frozen_type(const struct frozen *frozen);
 int frozen_names(const struct frozen *frozen,
 		 int (*fn)(void *context, const char *name, const struct node_key *child, mode_t type), void *context);
 /* Attributes as of the cut: the saved ones, or read now and marked as read. `out` is the caller's copy. ERR_ABSENT: the inode is gone (it was removed behind our back, or had no
- * name left at the cut). ERR_ABANDONED. */
+ * name left at the cut). ERR_DENIED: unreadable. ERR_ABANDONED. */
 int frozen_attrs(struct frozen *frozen, struct attrs *out);
+/* The errno with which the tree's disk refused to give this inode's attributes or bytes, to us or to an operation that had to save them; 0: none so far. Nobody knows them as
+ * of the cut any more. Neither the cut nor the operation fails for that. */
+int frozen_unreadable(struct frozen *frozen);
 /* The whole file changed (new, or not known in parts). */
 bool frozen_whole(const struct frozen *frozen);
 /* Changed ranges at the cut; constant while the cut lives. */

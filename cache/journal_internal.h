@@ -31,6 +31,7 @@ struct saved_range { /* old bytes of [start, end) */
  * a change of a million files makes a million of those, and few of these at a time. node->lock. */
 struct past {
 	bool gone; /* it had no name at the cut */
+	int unreadable; /* errno with which the disk refused what the cut needs of it; 0: none. It then stays out of the version */
 	bool pending_made;
 	struct attrs attrs;
 	struct extent_map pending; /* still only on disk: neither saved nor read */

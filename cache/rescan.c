@@ -22,6 +22,8 @@ static int prepare(struct rescan *r)
 	if (rc < 0)
 		return rc;
 	rc = db_exec(conn, "DELETE FROM backlog_name", r->error);
+	if (rc == 0) /* tried again */
+		rc = db_exec(conn, "UPDATE backlog_inode SET unreadable=0 WHERE unreadable<>0", r->error);
 	/* backlog_resolve.c asks by child. */
 	if (rc == 0 && !backing_has_handles(r->backing))
 		rc = db_exec(conn, "CREATE INDEX IF NOT EXISTS backlog_name_child ON backlog_name(child)", r->error);
@@ -39,15 +41,19 @@ static int prepare(struct rescan *r)
 /* All that was found is in the database: a power cut of long ago needs no more attention (I9). Durable, together with all rows. */
 static int finish(struct rescan *r)
 {
+	struct backlog_counts backlog;
 	uint8_t boot_id[16];
 	struct db_conn *conn;
 	int rc = db_begin(r->db, true, &conn, r->error);
 
 	if (rc < 0)
 		return rc;
-	rc = backlog_counts(conn, &r->result->changed, &r->result->changed_bytes, &r->result->names);
+	rc = backlog_count(conn, &backlog);
 	if (rc < 0)
 		error_set(r->error, rc, 0, "cannot read the backlog: %s", error_word(rc));
+	r->result->changed = backlog.inodes;
+	r->result->changed_bytes = backlog.bytes;
+	r->result->names = backlog.names;
 	backing_boot_id(boot_id);
 	if (rc == 0)
 		rc = db_meta_set_blob(conn, "boot_id", boot_id, sizeof boot_id, r->error);
@@ -149,7 +155,7 @@ static int look_at_moved(struct rescan *r, const struct moved *moved)
 		return rc;
 	fd = rescan_open_dir(r, &moved->dir);
 	if (fd < 0)
-		return fd == -ENOENT || fd == -EACCES ? 0 : rescan_failed(r, fd);
+		return fd == -ENOENT ? 0 : rescan_refused(r, &moved->dir, fd);
 	rc = rescan_entry(r, &moved->dir, dir.ino, fd, moved->name, NULL);
 	close(fd);
 	return rc < 0 ? rc : rescan_walk(r);
@@ -315,7 +321,7 @@ static int confirm_absent(struct rescan *r, struct place *place, int64_t ino, co
 	if (place->rc < 0)
 		return place->rc == ERR_ABSENT ? 0 : place->rc;
 	if (place->fd < 0 && place->fd != -ENOENT)
-		return place->fd == -EACCES ? 0 : rescan_failed(r, place->fd);
+		return rescan_refused(r, &place->key, place->fd);
 	if (place->fd >= 0 && (fstatat(place->fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 || errno != ENOENT))
 		return 0;
 	rc = who_removed(r, &place->key, name);

@@ -9,7 +9,7 @@
  * Operations go on meanwhile. What they change is in the journal; what they move about could hide from the walk: entries that the journal names and the walk
  * has not met are looked at afterwards. Directories gone from the disk take the names below them with them, each as an absence of its own.
  *
- * Backlog rows of inodes stay until they are captured (several rescans may pass before that), those of names are made anew each time.
+ * Backlog rows of inodes stay until they are captured (several rescans may pass before that), those of names are made anew each time. What was unreadable is tried again after each.
  *
  * The listener of behind.h hears of every inode that is met and of every name that goes to the backlog.
  *
@@ -32,6 +32,8 @@ struct rescan_result {
 	uint64_t names;         /* backlog_name rows, absences included */
 	uint64_t absent;        /* names of the catalogue that are gone, and that no operation is known to have removed */
 	uint64_t known;         /* live names of the catalogue before */
+	uint64_t unreadable;    /* entries and directories that could not be looked at: what the catalogue has of them stays as it is */
+	struct error unreadable_why; /* of the first, with its path below the root */
 	uint64_t blind;         /* directories that the catalogue has and that this machine does not know (its database was lost, or another one wrote): what is absent in them shows in a scan after their capture */
 };
 
@@ -41,9 +43,14 @@ int rescan_run(struct volume *volume, bool clean, bool same_boot, atomic_bool *s
 	       struct rescan_result *out, struct error *error);
 
 /* --- The backlog. */
-int backlog_counts(struct db_conn *conn, uint64_t *inodes, uint64_t *bytes, uint64_t *names);
-/* Moves all of it into the journal (journal_note_*): when it is small enough for an ordinary cut. Empties the tables once the journal is in the database. */
-int backlog_to_journal(struct volume *volume, struct error *error);
+/* unreadable: rows of both kinds that the disk refused, and which are in none of the other numbers: they wait until backlog_try_unreadable. */
+struct backlog_counts { uint64_t inodes, bytes, names, unreadable; };
+int backlog_count(struct db_conn *conn, struct backlog_counts *out);
+/* Moves all of it into the journal (journal_note_*): when it is small enough for an ordinary cut. Empties the tables once the journal is in the database, but for what is, or turns out to be,
+ * unreadable: *unreadable says which the first was (code 0: none). */
+int backlog_to_journal(struct volume *volume, struct error *unreadable, struct error *error);
+/* What was unreadable is to be tried again. */
+int backlog_try_unreadable(struct volume *volume, struct error *error);
 /* Lets the backing find inodes whose keys hold no handle by the names that catalogue and backlog have for them. Once, when the backing is open. */
 void backlog_attach(struct volume *volume);
 

@@ -8,7 +8,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sqlite3.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -165,10 +167,51 @@ static int check_name(struct rescan *r, const struct node_key *dir, int64_t dir_
 	return rescan_put_name(r, dir, name, child, type);
 }
 
-/* What an ordinary tree may do while we look: entries vanish, or we may not look at them. */
-static bool skippable(int rc)
+/* What an ordinary tree may do while we look: entries vanish. */
+static bool is_gone(int rc) { return rc == -ENOENT || rc == -ESTALE; }
+
+/* The path of a descriptor, below the root, with a slash at its end; "" for the root itself, and when nobody can tell. */
+static void path_of(struct rescan *r, int fd, char *out, size_t room)
 {
-	return rc == -ENOENT || rc == -ESTALE || rc == -EACCES || rc == -EPERM;
+	char link[BACKING_PROC_PATH], top[PATH_MAX], path[PATH_MAX];
+	ssize_t top_length, length;
+
+	backing_proc_path(link, backing_root_fd(r->backing));
+	top_length = readlink(link, top, sizeof top);
+	backing_proc_path(link, fd);
+	length = readlink(link, path, sizeof path - 1);
+	out[0] = '\0';
+	if (top_length < 1 || length <= top_length || memcmp(path, top, (size_t)top_length) != 0)
+		return;
+	path[length] = '\0';
+	top_length += path[top_length] == '/';
+	snprintf(out, room, "%s/", path + top_length);
+}
+
+/* It stays as the catalogue has it, or absent, and the scan goes on (I24: nothing is called safe then). */
+static void note_unreadable(struct rescan *r, const char *directory, const char *name, int number)
+{
+	struct error why;
+
+	error_errno(&why, number, "%.400s%s", directory, name);
+	log_warn("%s: it can't be looked at, and stays out of new versions", why.message);
+	if (r->result->unreadable++ == 0)
+		r->result->unreadable_why = why;
+}
+
+int rescan_refused(struct rescan *r, const struct node_key *dir, int rc)
+{
+	int fd = backing_is_shortage(-rc) ? -1 : backing_reopen_key(r->backing, dir, O_PATH | O_DIRECTORY);
+	char path[512] = "";
+
+	if (backing_is_shortage(-rc))
+		return rescan_failed(r, rc);
+	if (fd >= 0) {
+		path_of(r, fd, path, sizeof path);
+		close(fd);
+	}
+	note_unreadable(r, path, path[0] ? "" : "a directory", -rc);
+	return 0;
 }
 
 static int identify(struct rescan *r, int dirfd, const char *name, struct node_key *key, struct stat *st, bool *found)
@@ -180,9 +223,14 @@ static int identify(struct rescan *r, int dirfd, const char *name, struct node_k
 		log_warn("%s: it is a mount of a file; it is not recorded", name);
 		*found = false;
 	}
-	if (rc == -EACCES || rc == -EPERM)
-		log_warn("%s: cannot look at it: %s; it is not recorded", name, strerror(-rc));
-	return rc < 0 && !skippable(rc) ? rescan_failed(r, rc) : 0;
+	if (rc == 0 || is_gone(rc))
+		return 0;
+	if (backing_is_shortage(-rc))
+		return rescan_failed(r, rc);
+	char path[512];
+	path_of(r, dirfd, path, sizeof path);
+	note_unreadable(r, path, name, -rc);
+	return 0;
 }
 
 /* *in_catalogue: the catalogue has that name, whatever it is there. */
@@ -271,6 +319,7 @@ static int search_name(void *context, const void *name, size_t length, int64_t i
 	return rescan_put_absent(search->r, search->dir, ino, name, length);
 }
 
+/* 1: the rest of the directory can't be read. */
 static int list(struct rescan *r, const struct node_key *key, int64_t ino, DIR *dir, struct names *found)
 {
 	struct dirent *dirent;
@@ -281,8 +330,12 @@ static int list(struct rescan *r, const struct node_key *key, int64_t ino, DIR *
 
 		errno = 0;
 		dirent = readdir(dir);
+		if (!dirent && errno) {
+			rc = rescan_refused(r, key, -errno);
+			return rc < 0 ? rc : 1;
+		}
 		if (!dirent)
-			return errno ? rescan_failed(r, -errno) : 0;
+			return 0;
 		if (strcmp(dirent->d_name, ".") == 0 || strcmp(dirent->d_name, "..") == 0)
 			continue;
 		rc = rescan_read(r);
@@ -324,6 +377,8 @@ static int visit(struct rescan *r, const struct node_key *key, DIR *dir)
 			return catalogue_failed(r, rc);
 	}
 	rc = list(r, key, local.ino, dir, &found);
+	if (rc == 1)
+		return 0;
 	if (rc < 0 || !local.ino || (known.count == found.count && known.sum == found.sum))
 		return rc;
 	rc = catalogue_list(r->conn, CATALOGUE_LIVE, local.ino, search_name, &search);
@@ -344,15 +399,18 @@ int rescan_walk(struct rescan *r)
 			continue;
 		}
 		fd = rescan_open_dir(r, &key);
-		if (fd == -EACCES || fd == -EPERM)
-			log_warn("a directory cannot be read: %s; what is in it is not recorded", strerror(-fd));
-		if (fd < 0 && skippable(fd))
+		if (is_gone(fd))
 			continue;
-		dir = fd < 0 ? NULL : fdopendir(fd);
+		if (fd < 0) {
+			rc = rescan_refused(r, &key, fd);
+			if (rc < 0)
+				return rc;
+			continue;
+		}
+		dir = fdopendir(fd);
 		if (!dir) {
-			rc = rescan_failed(r, fd < 0 ? fd : -errno);
-			if (fd >= 0)
-				close(fd);
+			rc = rescan_failed(r, -errno);
+			close(fd);
 			return rc;
 		}
 		rc = visit(r, &key, dir);

@@ -63,6 +63,8 @@ void rescan_met(struct rescan *r, const struct node_key *key, const struct stat 
 int rescan_local(struct rescan *r, const struct node_key *key, struct local_row *out);
 /* A descriptor of a directory to list, or -errno; -ENOENT when it is gone, whatever the reason. */
 int rescan_open_dir(struct rescan *r, const struct node_key *key);
+/* A directory that can't be looked at, for that -errno: it is noted, and the scan goes on (0), unless that says nothing of the directory. */
+int rescan_refused(struct rescan *r, const struct node_key *dir, int rc);
 /* Makes an enum err of -errno, unless r->error tells of the cause already. */
 int rescan_failed(struct rescan *r, int rc);
 

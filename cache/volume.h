@@ -10,7 +10,7 @@
  *   $STATE/NAME/control.sock  of the daemon
  *
  * meta rows (integers unless said): volume_id (blob 16), encrypted (1: a downgrade is refused, fault 46), head, head_hash (blob 32: SHA-256 of log/head),
- * confirmed, confirmed_cut_ns (cut time of the newest confirmed version that is not partial), last_server_s, base_* (checkpoint in force), epoch, settled_epoch, durable (a counter: db.c), clean (1: I10), boot_id (blob 16), root_identity (blob),
+ * confirmed, confirmed_cut_ns (cut time of the newest confirmed version that is neither partial nor lacking), last_server_s, base_* (checkpoint in force), epoch, settled_epoch, durable (a counter: db.c), clean (1: I10), boot_id (blob 16), root_identity (blob),
  * imported (1: a version that is not partial exists), must_take_over (1: a fresh clone, or the user said so), rebuilt (1: the database was made anew, and no record of ours follows yet: taken over without a word if the head is ours), fenced (1), uploads_held (1: the loss of most of the tree waits for an answer).
  * Of sync: confirmed_hash (blob 32: SHA-256 of log/confirmed), server_told (versions up to this have their server time in the log), log_bytes (confirmed records since the base), base_bytes (size of
  * the last checkpoint), take_over_from (confirmed version before a take-over that has begun, -1: none). */

@@ -72,7 +72,7 @@ static void find_hash(struct db_conn *conn, struct volume_rest *out)
 
 static int read_all(struct db_conn *conn, struct volume_rest *out, struct error *error)
 {
-	uint64_t names;
+	struct backlog_counts backlog;
 	int rc = db_meta_blob(conn, "volume_id", out->volume_id, sizeof out->volume_id);
 
 	if (rc != 0)
@@ -89,9 +89,11 @@ static int read_all(struct db_conn *conn, struct volume_rest *out, struct error 
 	if (rc == 0)
 		rc = read_spool(conn, out);
 	if (rc == 0)
-		rc = backlog_counts(conn, &out->backlog_files, &out->backlog_bytes, &names);
+		rc = backlog_count(conn, &backlog);
 	if (rc < 0)
 		return error_set(error, rc, 0, "the database can't be read: %s", error_word(rc));
+	out->backlog_files = backlog.inodes + backlog.unreadable;
+	out->backlog_bytes = backlog.bytes;
 	out->pending_files += out->backlog_files;
 	out->pending_bytes += out->backlog_bytes;
 	return 0;

@@ -7,7 +7,7 @@
 struct volume_rest {
 	uint8_t volume_id[16];
 	int64_t head, confirmed;        /* newest spooled and newest confirmed version; 0: none */
-	int64_t confirmed_cut_ns;       /* cut time of the newest confirmed version that is not partial; 0: none */
+	int64_t confirmed_cut_ns;       /* cut time of the newest confirmed version that is neither partial nor lacking; 0: none */
 	bool has_confirmed_hash;
 	uint8_t confirmed_hash[32];     /* of log/confirmed, when it is known */
 	uint64_t pending_files, pending_bytes; /* journaled, waiting in the backlog, or spooled and not confirmed */

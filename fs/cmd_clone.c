@@ -51,6 +51,8 @@ static void say(const struct volume_config *config, const struct clone_result *m
 	       (long long)made->version, entries, bytes);
 	if (made->partial)
 		printf("  The first upload of this volume never came to its end: this is the part that got there.\n");
+	if (made->lacking)
+		printf("  When this version was made, some files of the tree could not be read: here they are older, or missing.\n");
 	if (made->skipped > 0) {
 		human_plural(entries, made->skipped, "file");
 		printf("  %s could not get everything back (owner, set-user-ID bit, device, attribute): that needs root.\n", entries);

@@ -252,6 +252,7 @@ static int write_tree(struct cloning *cloning, struct error *error)
 	cloning->out->version = cloning->version.seq;
 	cloning->out->time_s = cloning->version.time_s;
 	cloning->out->partial = (cloning->version.flags & VERSION_PARTIAL) != 0;
+	cloning->out->lacking = (cloning->version.flags & VERSION_LACKING) != 0;
 	cloning->out->inodes = result.inodes;
 	cloning->out->bytes = result.bytes;
 	cloning->out->skipped = result.skipped;

@@ -150,7 +150,7 @@ static int confirm_rows(struct db_conn *conn, const struct spool_object *record,
 		rc = db_meta_set_blob(conn, "confirmed_hash", row->hash, sizeof(row->hash), error);
 	if (!rc)
 		rc = db_meta_set_int(conn, "last_server_s", server_s, error);
-	if (!rc && !record->partial)
+	if (!rc && !record->incomplete)
 		rc = db_meta_set_int(conn, "confirmed_cut_ns", record->cut_ns, error);
 	if (!rc)
 		rc = db_meta_set_int(conn, "log_bytes", log_bytes, error);

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -31,7 +32,7 @@ static int read_live(void *context, void *data, size_t length, int64_t offset, s
 	ssize_t got = io_pread(source->fd, data, length, offset);
 
 	if (got < 0) {
-		source->failed = true;
+		source->failed = !backing_is_shortage(errno);
 		return error_errno(error, errno, "reading a file of the tree");
 	}
 	memset((uint8_t *)data + got, 0, length - (size_t)got); /* shrunk: source_finish sees it */
@@ -98,6 +99,13 @@ static int seal_open_inode(struct seal_worker *worker, struct seal_ino *ino, int
 	return 0;
 }
 
+static int refused(struct seal_worker *worker, struct seal_ino *ino, int number, struct error *error)
+{
+	int rc = error_errno(error, number, "a file of the tree");
+
+	return seal_is_unreadable(rc, error) ? seal_put_off_unreadable(worker, ino, error) : rc;
+}
+
 static int capture(struct seal_worker *worker, struct seal_ino *ino, struct error *error)
 {
 	struct backing *backing = volume_backing(worker->sealing->env->volume);
@@ -106,19 +114,13 @@ static int capture(struct seal_worker *worker, struct seal_ino *ino, struct erro
 	struct attrs attrs = {0};
 	int rc;
 
-	if (fd == -ESTALE || fd == -ENOENT) {
-		ino->vanished = true;
-		return 0;
-	}
-	if (fd == -EACCES || fd == -EPERM || fd == -EIO) {
-		error_errno(error, -fd, "opening a file of the tree");
-		return seal_put_off_unreadable(worker, ino, error);
-	}
+	if (fd == -ESTALE || fd == -ENOENT)
+		return seal_put_off_stale(worker, ino, error);
 	if (fd < 0)
-		return error_errno(error, -fd, "opening a file of the tree");
+		return refused(worker, ino, -fd, error);
 	rc = backing_attrs(backing, fd, &attrs);
 	if (rc) {
-		rc = error_errno(error, -rc, "attributes of a file of the tree");
+		rc = refused(worker, ino, -rc, error);
 	} else if (attrs.st.st_nlink == 0) {
 		ino->vanished = true;
 	} else {
@@ -166,6 +168,60 @@ static int want(struct batch *batch, struct seal_ino *ino, int64_t bytes)
 	return seal_want(batch->sealing, ino, S_ISREG(ino->type) && bytes > 0 ? (uint64_t)bytes : 0, batch->error);
 }
 
+/* The row waits for the next try; what it is about stays as it was in the version before, or absent. */
+static int refuse_row(struct batch *batch, int (*refuse)(struct db_conn *, int64_t, struct error *), int64_t num, int number)
+{
+	struct sealing *sealing = batch->sealing;
+	struct db *db = volume_db(sealing->env->volume);
+	struct db_conn *conn;
+	int rc = error_errno(batch->error, number, "looking at the tree");
+
+	if (!seal_is_unreadable(rc, batch->error))
+		return rc;
+	if (!sealing->unreadable_path[0])
+		sealing->unreadable_why = *batch->error;
+	sealing->env->unreadable_rows++;
+	sealing->lacking = true;
+	rc = db_begin(db, false, &conn, batch->error);
+	if (rc)
+		return rc;
+	rc = refuse(conn, num, batch->error);
+	if (!rc)
+		return db_commit(db, batch->error);
+	db_rollback(db);
+	return rc;
+}
+
+static int refuse_inode(struct batch *batch, const struct backlog_inode *row, int number)
+{
+	struct sealing *sealing = batch->sealing;
+	struct db_conn *conn = seal_reader_conn(&sealing->reader, NULL);
+	struct local_row local;
+	int rc = refuse_row(batch, backlog_refuse_inode, row->num, number);
+
+	if (!rc && !sealing->unreadable_path[0] && conn && catalogue_local_by_key(conn, row->key.bytes, row->key.length, &local) == 0)
+		seal_live_path(conn, local.ino, sealing->unreadable_path, sizeof(sealing->unreadable_path));
+	return rc;
+}
+
+static int refuse_name(struct batch *batch, const struct seal_ino *dir, const struct backlog_name *row, int number)
+{
+	struct sealing *sealing = batch->sealing;
+	struct db_conn *conn = seal_reader_conn(&sealing->reader, NULL);
+	char path[256];
+	int rc = refuse_row(batch, backlog_refuse_name, row->num, number);
+
+	if (rc || sealing->unreadable_path[0])
+		return rc;
+	path[0] = '\0';
+	if (conn && dir->known)
+		seal_live_path(conn, dir->ino, path, sizeof(path));
+	snprintf(sealing->unreadable_path, sizeof(sealing->unreadable_path), "%s%s%s", path, *path ? "/" : "", row->name);
+	return 0;
+}
+
+static bool is_nothing(int rc) { return rc == -ENOENT || rc == -ESTALE || rc == -ENOTDIR; }
+
 /* The name as it is now: what the rescan saw may be old. What happens to it from now on is in the journal. */
 static int add_name(struct batch *batch, const struct backlog_name *row)
 {
@@ -181,8 +237,8 @@ static int add_name(struct batch *batch, const struct backlog_name *row)
 	if (rc)
 		return rc;
 	seal_ino_number(sealing, dir);
-	if (found && found != -ENOENT && found != -ESTALE && found != -ENOTDIR)
-		return error_errno(batch->error, -found, "looking up a name of the tree");
+	if (found && !is_nothing(found))
+		return refuse_name(batch, dir, row, -found);
 	if (fd >= 0 && !dir->known)
 		rc = want(batch, dir, 0);
 	if (!rc && !found)
@@ -203,14 +259,11 @@ static int add_inode(struct batch *batch, const struct backlog_inode *row)
 	struct stat st = {0};
 	int rc;
 
-	if (fd < 0 && fd != -ESTALE && fd != -ENOENT)
-		return error_errno(batch->error, -fd, "opening a file of the tree");
-	if (fd >= 0) {
-		int failed = fstat(fd, &st) < 0 ? errno : 0;
+	int failed = fd < 0 ? -fd : fstat(fd, &st) < 0 ? errno : 0;
+	if (fd >= 0)
 		close(fd);
-		if (failed)
-			return error_errno(batch->error, failed, "a file of the tree");
-	}
+	if (failed && !is_nothing(-failed))
+		return refuse_inode(batch, row, failed);
 	rc = seal_ino_by_key(sealing, &row->key, st.st_mode, &ino, batch->error);
 	if (rc)
 		return rc;

@@ -19,7 +19,8 @@
 #define ABANDONED_MIN_NS (NS_PER_S / 4)
 #define ABANDONED_MAX_NS (5 * NS_PER_S)
 #define LAST_CUT_TRIES 3
-#define UNREADABLE_NS (60 * NS_PER_S)
+#define UNREADABLE_MIN_NS (60 * NS_PER_S)
+#define UNREADABLE_MAX_NS (3600 * NS_PER_S)
 
 /* What the thread sees of the world, once a turn. */
 struct view {
@@ -78,6 +79,8 @@ static enum pipeline_phase phase_of(struct pipeline *pipeline)
 	pthread_mutex_unlock(&pipeline->lock);
 	return phase;
 }
+
+static int64_t min_time(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---------------------------------------------------------------- after a failure */
 
@@ -156,14 +159,14 @@ static bool is_damaged(struct pipeline *pipeline)
 	return true;
 }
 
-/* failure NULL: there is a whole version. */
-static void tell_done(struct pipeline *pipeline, uint64_t ticket, const struct error *failure)
+/* lacks: what the version lacks, NULL: nothing. */
+static void tell_done(struct pipeline *pipeline, uint64_t ticket, const struct error *lacks)
 {
 	pthread_mutex_lock(&pipeline->lock);
 	if (ticket > pipeline->sync_done) {
 		pipeline->sync_done = ticket;
 		pipeline->sync_target = pipeline->env.head;
-		pipeline->sync_error = failure ? *failure : (struct error){0};
+		pipeline->sync_lacks = lacks ? *lacks : (struct error){0};
 		pipeline->sync_rollbacks = pipeline->rollbacks;
 	}
 	pipeline_tell(pipeline);
@@ -184,11 +187,6 @@ static bool has_room(struct pipeline *pipeline)
 	return room;
 }
 
-static bool is_import_due(const struct pipeline *pipeline, const struct view *view)
-{
-	return pipeline->env.backlog && (view->asked || view->now >= pipeline->import_at);
-}
-
 /* When what is dirty makes a version by itself: the interval after the first change, or at once when it is much. NEVER: nothing is dirty. */
 static int64_t cut_time(const struct pipeline *pipeline, const struct view *view)
 {
@@ -207,29 +205,48 @@ static int import_step(struct pipeline *pipeline, const struct view *view, struc
 		if (rc && rc != ERR_ABSENT)
 			return rc;
 	}
-	if (!is_import_due(pipeline, view))
-		return 0;
 	return pipeline_import(pipeline, error);
 }
 
-/* Files that can't be read don't become readable by being tried again at once: a minute between rounds; and who waits for a whole version is told. */
-static void heed_unreadable(struct pipeline *pipeline, const struct view *view)
-{
-	bool news = pipeline->env.unreadable_count != pipeline->unreadable_seen;
-	bool round_over = pipeline->import.after_name == 0 && pipeline->import.after_inode == 0;
+static bool is_unreadable(const struct pipeline *pipeline) { return pipeline->env.unreadable_rows > 0 || pipeline->env.unseen; }
 
-	if (!pipeline->env.unreadable.code || !pipeline->env.backlog || !round_over)
-		return;
-	if (news || view->asked) {
-		pipeline->unreadable_seen = pipeline->env.unreadable_count;
-		pipeline->import_at = clock_mono_ns() + UNREADABLE_NS;
+/* What can't be read seldom becomes readable by being tried again, and a bad disk takes long to say no: less and less often; and when somebody asks for a version. */
+static bool is_retry_due(struct pipeline *pipeline, const struct view *view)
+{
+	if (!is_unreadable(pipeline)) {
+		pipeline->retry_at = pipeline->retry_ns = 0;
+		return false;
 	}
-	tell_done(pipeline, view->ticket, &pipeline->env.unreadable);
+	if (!pipeline->retry_at) {
+		pipeline->retry_ns = pipeline->retry_ns ? min_time(2 * pipeline->retry_ns, UNREADABLE_MAX_NS) : UNREADABLE_MIN_NS;
+		pipeline->retry_at = view->now + pipeline->retry_ns;
+	}
+	return !view->finishing && (view->now >= pipeline->retry_at || (view->asked && view->ticket > pipeline->retried));
+}
+
+/* True: this turn is over. */
+static bool retry_step(struct pipeline *pipeline, const struct view *view)
+{
+	struct error error = {0};
+	bool scan = false;
+	int rc = pipeline_retry(pipeline, &scan, &error);
+
+	if (rc) {
+		settle_outcome(pipeline, rc, &error);
+		return true;
+	}
+	pipeline->retried = view->ticket;
+	pipeline->retry_at = 0;
+	if (scan)
+		set_phase(pipeline, PIPELINE_SCANNING);
+	return scan;
 }
 
 static bool is_version_due(const struct pipeline *pipeline)
 {
-	return pipeline->force || pipeline->blind || pipeline->env.head == 0 || pipeline->env.head_partial;
+	const struct seal_env *env = &pipeline->env;
+
+	return pipeline->force || pipeline->blind || env->head == 0 || env->head_partial || (env->head_lacking && !is_unreadable(pipeline));
 }
 
 static int cut_step(struct pipeline *pipeline, const struct view *view, struct error *error)
@@ -241,10 +258,10 @@ static int cut_step(struct pipeline *pipeline, const struct view *view, struct e
 		pipeline->now = false;
 		rc = 0;
 	}
-	if (!rc && !pipeline->env.backlog && blind)
+	if (!rc && !pipeline->env.bulk && blind)
 		set_phase(pipeline, PIPELINE_SCANNING);
-	else if (!rc && !pipeline->env.backlog && !pipeline->env.head_partial)
-		tell_done(pipeline, view->ticket, NULL);
+	else if (!rc && !pipeline->env.bulk && !pipeline->env.head_partial && !(pipeline->env.head_lacking && !is_unreadable(pipeline)))
+		tell_done(pipeline, view->ticket, is_unreadable(pipeline) ? &pipeline->env.unreadable : NULL);
 	return rc;
 }
 
@@ -265,8 +282,6 @@ static bool heed_uploads(struct pipeline *pipeline, const struct view *view)
 	}
 	return true;
 }
-
-static int64_t min_time(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* When settling is due, NEVER when nothing is left to do for it. */
 static int64_t settle_time(struct pipeline *pipeline, const struct view *view)
@@ -304,7 +319,7 @@ static void heed_suspects(struct pipeline *pipeline, struct view *view)
 /* Somebody wants to know what was changed behind the mount. What the mount itself has changed is cut first: a scan can't tell the one from the other, and has a file that was written since the last cut sealed again, all of it. */
 static void begin_rescan(struct pipeline *pipeline, const struct view *view)
 {
-	bool may_cut = !view->upload.fenced && !pipeline->status.held && !pipeline->env.backlog;
+	bool may_cut = !view->upload.fenced && !pipeline->status.held && !pipeline->env.bulk;
 	struct error error = {0};
 
 	if (may_cut && view->journal.first_change_ns && has_room(pipeline))
@@ -348,14 +363,15 @@ static bool run_step(struct pipeline *pipeline, struct view *view)
 			pipeline_set_error(pipeline, rc ? &error : NULL);
 		pipeline->unsettled = rc != 0;
 	}
-	bool work = is_import_due(pipeline, view) || cut_at <= view->now || view->asked ||
-		    (!pipeline->env.backlog && is_version_due(pipeline));
-	if (view->finishing && (pipeline->env.backlog || pipeline->last_tries++ >= LAST_CUT_TRIES))
+	if (is_retry_due(pipeline, view) && retry_step(pipeline, view))
+		return false;
+	bool work = pipeline->env.bulk || cut_at <= view->now || view->asked || is_version_due(pipeline);
+	if (view->finishing && (pipeline->env.bulk || pipeline->last_tries++ >= LAST_CUT_TRIES))
 		return true;
 	if (!work && !view->finishing) {
 		int64_t later = min_time(settle_at, pipeline->rescan_at ? pipeline->rescan_at : NEVER);
 		later = min_time(later, suspect_due(volume_journal(pipeline->parts.volume)));
-		wait_until(pipeline, min_time(cut_at, pipeline->env.backlog ? min_time(later, pipeline->import_at) : later));
+		wait_until(pipeline, min_time(cut_at, pipeline->retry_at ? min_time(later, pipeline->retry_at) : later));
 		return false;
 	}
 	if (!has_room(pipeline)) {
@@ -364,15 +380,13 @@ static bool run_step(struct pipeline *pipeline, struct view *view)
 		return view->finishing;
 	}
 	pipeline->worked = true;
-	rc = pipeline->env.backlog ? import_step(pipeline, view, &error) : cut_step(pipeline, view, &error);
+	rc = pipeline->env.bulk ? import_step(pipeline, view, &error) : cut_step(pipeline, view, &error);
 	if (view->finishing && rc && rc != ERR_ABANDONED && rc != ERR_TIMEOUT) {
 		pipeline_set_error(pipeline, &error);
 		return true;
 	}
 	if (!is_damaged(pipeline))
 		settle_outcome(pipeline, rc, &error);
-	if (!rc)
-		heed_unreadable(pipeline, view);
 	return view->finishing && !rc;
 }
 

@@ -25,9 +25,9 @@ struct pipeline {
 	int64_t spooled_epoch, settled_epoch; /* of the journal: in a spooled version; settled up to */
 	int64_t settle_at, rescan_at;         /* monotonic; rescan_at 0: not wanted */
 	bool unsettled;                       /* settling failed */
-	int64_t import_at;                    /* monotonic: not before, because files could not be read */
-	uint64_t unreadable_seen;             /* env's count when the last step began */
 	bool worked;                          /* since it waited last */
+	int64_t retry_at, retry_ns;           /* what could not be read is tried again: monotonic, 0: nothing is; the time between two tries */
+	uint64_t retried;                     /* sync_asked for which it was */
 	uint64_t failures;
 	uint64_t suspects_ticket;             /* suspect inodes were journaled for who asked up to this one */
 	bool suspects_ended;                  /* likewise for the last cut */
@@ -44,11 +44,12 @@ struct pipeline {
 	bool woken, finishing, cancelled; /* cancelled: the store is not asked any more */
 	uint64_t changes;               /* counts what those who wait may want to see */
 	bool scan_complete;             /* the newest rescan of this mount has ended well */
-	bool partial_head;              /* the newest version is partial, or there is none */
+	bool partial_head;              /* the newest version is partial or lacking, or there is none */
+	bool unreadable;                /* something of the tree could not be read the last time */
 	uint64_t sync_asked, sync_done; /* tickets */
 	uint64_t rescan_asked, rescan_done; /* likewise, for scans that began after they were asked for */
 	int64_t sync_target;            /* version that the last done one waits for */
-	struct error sync_error;        /* why there was none; code 0: there was */
+	struct error sync_lacks;        /* what could not be read for it; code 0: all could */
 	uint64_t rollbacks, sync_rollbacks; /* how often versions were taken back, by now and when sync_target was set: numbers from before then may mean others' */
 	int waiting;                    /* threads in pipeline_sync */
 	bool dismissed;                 /* they are to go */
@@ -67,6 +68,8 @@ int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error);
 /* The next batch of the backlog, or, if it has become small, all of it into the journal. */
 int pipeline_import(struct pipeline *pipeline, struct error *error);
 int pipeline_settle(struct pipeline *pipeline, struct error *error);
+/* What could not be read is looked at again, by a scan if it takes one. */
+int pipeline_retry(struct pipeline *pipeline, bool *scan, struct error *error);
 
 /* Lock held: those who wait look again. */
 void pipeline_tell(struct pipeline *pipeline);

@@ -8,6 +8,7 @@
 #include "repair.h"
 #include "rescan.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -40,7 +41,7 @@ static void set_head(struct pipeline *pipeline)
 {
 	pthread_mutex_lock(&pipeline->lock);
 	pipeline->status.head = pipeline->env.head;
-	pipeline->partial_head = pipeline->env.head_partial || pipeline->env.head == 0;
+	pipeline->partial_head = pipeline->env.head_partial || pipeline->env.head_lacking || pipeline->env.head == 0;
 	pipeline_tell(pipeline);
 	pthread_mutex_unlock(&pipeline->lock);
 }
@@ -236,32 +237,69 @@ static int judge_loss(struct pipeline *pipeline, const struct rescan_result *res
 	return set_held(pipeline, lost, error);
 }
 
-static int count_backlog(struct pipeline *pipeline, uint64_t *inodes, uint64_t *bytes, uint64_t *names, struct error *error)
+static int count_backlog(struct pipeline *pipeline, struct backlog_counts *out, struct error *error)
 {
 	struct db *db = volume_db(pipeline->parts.volume);
+	struct seal_env *env = &pipeline->env;
 	struct db_conn *conn;
 	int rc = db_read_begin(db, &conn, error);
 
 	if (rc)
 		return rc;
-	rc = backlog_counts(conn, inodes, bytes, names);
+	rc = backlog_count(conn, out);
 	db_read_end(db, conn);
 	if (rc)
 		return error_set(error, rc, 0, "can't read the backlog");
+	env->bulk = out->inodes || out->names;
+	env->unreadable_rows = out->unreadable;
+	env->backlog = env->bulk || out->unreadable;
 	pthread_mutex_lock(&pipeline->lock);
-	pipeline->status.backlog_files = *inodes > *names ? *inodes : *names;
-	pipeline->status.backlog_bytes = *bytes;
-	pipeline->status.importing = *inodes || *names;
+	pipeline->status.backlog_files = (out->inodes > out->names ? out->inodes : out->names) + out->unreadable;
+	pipeline->status.backlog_bytes = out->bytes;
+	pipeline->status.importing = env->bulk;
+	pipeline->unreadable = out->unreadable || env->unseen;
 	pthread_mutex_unlock(&pipeline->lock);
-	pipeline->env.backlog = *inodes || *names;
 	return 0;
+}
+
+/* After a whole version or a scan: what could not be read can, or is gone. */
+static void forget_unreadable(struct pipeline *pipeline)
+{
+	const struct seal_env *env = &pipeline->env;
+
+	if (!env->backlog && !env->unseen)
+		pipeline->env.unreadable.code = 0;
+}
+
+int pipeline_retry(struct pipeline *pipeline, bool *scan, struct error *error)
+{
+	struct backlog_counts counts;
+	int rc;
+
+	*scan = pipeline->env.unseen; /* which tries all again */
+	if (*scan)
+		return 0;
+	rc = backlog_try_unreadable(pipeline->parts.volume, error);
+	pipeline->import = (struct import){0};
+	pipeline->backlog_before = UINT64_MAX;
+	return rc ? rc : count_backlog(pipeline, &counts, error);
+}
+
+/* The message has "PATH: why" of the first. */
+static void say_unseen(struct pipeline *pipeline, const struct rescan_result *result)
+{
+	char path[sizeof(result->unreadable_why.message)];
+	const char *why = strrchr(result->unreadable_why.message, ':');
+
+	snprintf(path, sizeof(path), "%.*s", why ? (int)(why - result->unreadable_why.message) : 0, result->unreadable_why.message);
+	seal_say_unreadable(&pipeline->env, path, result->unreadable_why.sys_errno);
 }
 
 int pipeline_scan(struct pipeline *pipeline, struct error *error)
 {
 	const struct pipeline_parts *parts = &pipeline->parts;
 	struct rescan_result result;
-	uint64_t inodes, bytes, names;
+	struct backlog_counts counts;
 	int rc = 0;
 
 	atomic_store(&pipeline->scanned, 0);
@@ -271,10 +309,15 @@ int pipeline_scan(struct pipeline *pipeline, struct error *error)
 		rc = rescan_run(parts->volume, parts->clean, parts->same_boot, &pipeline->stop, &pipeline->scanned, &result, error);
 	if (!rc)
 		rc = judge_loss(pipeline, &result, error);
-	if (!rc)
-		rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
 	if (rc)
 		return rc;
+	pipeline->env.unseen = result.unreadable > 0;
+	if (pipeline->env.unseen)
+		say_unseen(pipeline, &result);
+	rc = count_backlog(pipeline, &counts, error);
+	if (rc)
+		return rc;
+	forget_unreadable(pipeline);
 	/* A directory that can never be captured does not keep us here. */
 	pipeline->blind = result.blind > 0 && ++pipeline->blind_scans < BLIND_SCANS_MAX;
 	if (!pipeline->blind)
@@ -322,8 +365,9 @@ static void sealing_ends(struct pipeline *pipeline)
 	pipeline->sealings++;
 	pipeline->status.sealing_files = 0;
 	pipeline->status.head = pipeline->env.head;
-	pipeline->status.importing |= pipeline->env.backlog; /* something was put off: at once, it is counted later */
-	pipeline->partial_head = pipeline->env.head_partial || pipeline->env.head == 0;
+	pipeline->status.importing |= pipeline->env.bulk; /* something was put off: at once, it is counted later */
+	pipeline->unreadable |= pipeline->env.unreadable_rows > 0;
+	pipeline->partial_head = pipeline->env.head_partial || pipeline->env.head_lacking || pipeline->env.head == 0;
 	pipeline_tell(pipeline);
 	pthread_mutex_unlock(&pipeline->lock);
 }
@@ -372,8 +416,9 @@ static int seal(struct pipeline *pipeline, struct cut *cut, bool partial, bool f
 int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
 {
 	struct journal *journal = volume_journal(pipeline->parts.volume);
-	bool force = pipeline->force || pipeline->env.head == 0, due = force || pipeline->env.head_partial;
-	bool importing = pipeline->env.backlog;
+	bool force = pipeline->force || pipeline->env.head == 0;
+	bool due = force || pipeline->env.head_partial || (pipeline->env.head_lacking && !pipeline->env.unreadable_rows && !pipeline->env.unseen);
+	bool importing = pipeline->env.bulk;
 	struct cut *cut = NULL;
 	int rc = pipeline->env.head == 0 && !partial ? note_root(pipeline) : 0;
 
@@ -392,46 +437,63 @@ int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error)
 	pipeline->env.idle_ns = 0;
 	sealing_ends(pipeline);
 	if (!rc && pipeline->env.backlog) { /* something was put off, or has been all the time */
-		uint64_t inodes, bytes, names;
+		struct backlog_counts counts;
 		if (!importing) { /* else the round goes on: begun anew at each cut, it would never be at its end */
 			pipeline->import = (struct import){0};
 			pipeline->backlog_before = UINT64_MAX;
 		}
-		rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
+		rc = count_backlog(pipeline, &counts, error);
 	}
+	if (!rc)
+		forget_unreadable(pipeline);
 	return rc;
 }
 
 /* ---------------------------------------------------------------- import */
 
+/* Small enough for an ordinary cut. */
+static int import_the_rest(struct pipeline *pipeline, struct error *error)
+{
+	struct backlog_counts counts;
+	struct error unreadable;
+
+	FAILPOINT("import/to-journal");
+	int rc = backlog_to_journal(pipeline->parts.volume, &unreadable, error);
+	if (!rc && unreadable.code) {
+		char *why = strrchr(unreadable.message, ':');
+		if (why)
+			*why = '\0';
+		seal_say_unreadable(&pipeline->env, unreadable.message, unreadable.sys_errno);
+	}
+	if (!rc)
+		rc = count_backlog(pipeline, &counts, error);
+	pipeline->backlog_before = UINT64_MAX;
+	pipeline->now = true;
+	return rc;
+}
+
 int pipeline_import(struct pipeline *pipeline, struct error *error)
 {
-	uint64_t inodes, bytes, names;
+	struct backlog_counts counts;
 	bool more = true;
-	int rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
+	int rc = count_backlog(pipeline, &counts, error);
 
-	if (rc || !pipeline->env.backlog)
+	if (rc || !pipeline->env.bulk)
 		return rc;
+	uint64_t rows = counts.inodes + counts.names;
 	bool begins = pipeline->import.after_name == 0 && pipeline->import.after_inode == 0;
-	bool small = inodes <= SMALL_INODES && names <= SMALL_INODES && bytes <= SMALL_BYTES;
+	bool small = counts.inodes <= SMALL_INODES && counts.names <= SMALL_INODES && counts.bytes <= SMALL_BYTES;
 	/* A round that left everything where it was will not do better the next time: what stays is changed all the time, and a cut gets it. */
-	if (begins && (small || inodes + names >= pipeline->backlog_before)) {
-		FAILPOINT("import/to-journal");
-		rc = backlog_to_journal(pipeline->parts.volume, error);
-		if (!rc)
-			rc = count_backlog(pipeline, &inodes, &bytes, &names, error);
-		pipeline->backlog_before = UINT64_MAX;
-		pipeline->now = true;
-		return rc;
-	}
+	if (begins && (small || rows >= pipeline->backlog_before))
+		return import_the_rest(pipeline, error);
 	if (begins)
-		pipeline->backlog_before = inodes + names;
+		pipeline->backlog_before = rows;
 	sealing_begins(pipeline);
 	rc = import_batch(&pipeline->env, &pipeline->import, &more, error);
 	sealing_ends(pipeline);
 	if (!rc && !more)
 		pipeline->import = (struct import){0};
-	return rc ? rc : count_backlog(pipeline, &inodes, &bytes, &names, error);
+	return rc ? rc : count_backlog(pipeline, &counts, error);
 }
 
 int pipeline_settle(struct pipeline *pipeline, struct error *error)

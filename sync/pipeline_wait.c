@@ -32,6 +32,7 @@ struct waiting {
 	struct timespec deadline;
 	bool forever;
 	uint64_t rollbacks; /* when the version to wait for was made */
+	struct error lacks; /* of that version */
 	struct error *error;
 };
 
@@ -105,9 +106,7 @@ static int wait_cut(struct waiting *waiting, int64_t *target)
 			return rc;
 	}
 	*target = pipeline->sync_target;
-	if (pipeline->sync_error.code)
-		return error_set(waiting->error, pipeline->sync_error.code, pipeline->sync_error.sys_errno, "%s",
-				 pipeline->sync_error.message);
+	waiting->lacks = pipeline->sync_lacks;
 	waiting->rollbacks = pipeline->sync_rollbacks;
 	if (waiting->error)
 		waiting->error->code = 0; /* what came after the cut is for who waits for more */
@@ -189,6 +188,8 @@ int pipeline_sync(struct pipeline *pipeline, bool rescan, int64_t timeout_ns, in
 	pipeline->waiting--;
 	pipeline_tell(pipeline);
 	pthread_mutex_unlock(&pipeline->lock);
+	if (!rc && waiting.lacks.code)
+		rc = error_set(error, waiting.lacks.code, waiting.lacks.sys_errno, "%s", waiting.lacks.message);
 	if (version)
 		*version = target;
 	return rc;
@@ -267,6 +268,6 @@ void pipeline_get_status(struct pipeline *pipeline, struct pipeline_status *out)
 	out->scanned = atomic_load(&pipeline->scanned);
 	out->clean = before == pipeline->sealings && before % 2 == 0 && counts.dirty_inodes == 0 && counts.dirty_names == 0 &&
 		     counts.first_change_ns == 0 && counts.suspects == 0 && (out->phase == PIPELINE_RUNNING || out->phase == PIPELINE_ENDED) &&
-		     pipeline->scan_complete && !out->importing && !out->held && !pipeline->partial_head;
+		     pipeline->scan_complete && !out->importing && !out->held && !pipeline->partial_head && !pipeline->unreadable;
 	pthread_mutex_unlock(&pipeline->lock);
 }

@@ -6,8 +6,11 @@
 #include "log.h"
 #include "recover.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct commit {
@@ -46,7 +49,8 @@ static int add_version(struct commit *commit)
 	if (env->head > 0 && row.time_s <= env->head_time_s) /* I26 */
 		row.time_s = env->head_time_s + 1;
 	commit->take_over = !env->first_seq && env->head > 0; /* I17 */
-	row.flags = (sealing->partial ? VERSION_PARTIAL : 0) | (commit->take_over ? VERSION_TAKE_OVER : 0);
+	row.flags = (sealing->partial ? VERSION_PARTIAL : 0) | (commit->take_over ? VERSION_TAKE_OVER : 0) |
+		    (sealing->lacking ? VERSION_LACKING : 0);
 	commit->told = db_meta_int(conn, "server_told", 0);
 	rc = version_each_server(conn, commit->told, tell_server_time, commit);
 	if (rc)
@@ -84,7 +88,7 @@ static int write_record(struct commit *commit, const struct buf *inline_pack)
 	rc = spool_finish_record(env->spool, fd, sealing->seq, commit->key, length, commit->hash, &record, commit->error);
 	if (rc)
 		return rc;
-	record->partial = sealing->partial;
+	record->incomplete = sealing->partial || sealing->lacking;
 	record->take_over = commit->take_over;
 	record->cut_ns = sealing->cut_ns;
 	record->files = (uint64_t)commit->files;
@@ -114,7 +118,19 @@ static int local_rows(struct commit *commit, struct db_conn *conn, int64_t captu
 	return rc;
 }
 
-/* Inodes that were read whole, or are no more, leave it; those put off enter it. */
+static bool is_no_more(struct sealing *sealing, const struct node_key *key)
+{
+	int fd = backing_reopen_key(volume_backing(sealing->env->volume), key, O_PATH | O_NOFOLLOW);
+	struct stat st = {0};
+
+	if (fd < 0)
+		return fd == -ESTALE || fd == -ENOENT;
+	bool no_more = fstat(fd, &st) == 0 && st.st_nlink == 0;
+	close(fd);
+	return no_more;
+}
+
+/* Inodes that were read whole, or are no more, leave it; those put off enter it. What could not be read and was removed need not wait for the next try. */
 static int backlog_inodes(struct commit *commit, struct db_conn *conn)
 {
 	struct sealing *sealing = commit->sealing;
@@ -122,10 +138,11 @@ static int backlog_inodes(struct commit *commit, struct db_conn *conn)
 
 	for (size_t i = 0; i < sealing->buckets && !rc; i++) {
 		for (struct seal_ino *ino = sealing->by_key[i]; ino && !rc; ino = ino->same_key) {
-			if (sealing->env->backlog && ((ino->sealed && ino->whole) || ino->vanished))
+			if (sealing->env->backlog && ((ino->sealed && ino->whole) || ino->vanished ||
+						      (ino->gone && backlog_is_unreadable(conn, &ino->key) && is_no_more(sealing, &ino->key))))
 				rc = backlog_drop_inode(conn, &ino->key, commit->error);
 			else if (ino->deferred)
-				rc = backlog_add_inode(conn, &ino->key, ino->row.size, commit->error);
+				rc = backlog_add_inode(conn, &ino->key, ino->row.size, ino->unreadable, commit->error);
 		}
 	}
 	return rc;
@@ -142,7 +159,11 @@ static int backlog_names(struct commit *commit, struct db_conn *conn)
 			rc = backlog_drop_name(conn, name->backlog, commit->error);
 		else if (!name->backlog && name->put_off)
 			rc = backlog_add_name(conn, &name->dir->key, name->name, name->child ? &name->child->key : NULL,
-					      commit->error);
+					      name->unreadable, commit->error);
+		else if (name->unreadable)
+			rc = backlog_refuse_name(conn, name->backlog, commit->error);
+		else if (!name->put_off && sealing->env->unreadable_rows)
+			rc = backlog_drop_unreadable_name(conn, &name->dir->key, name->name, commit->error);
 	}
 	return rc;
 }
@@ -211,9 +232,13 @@ static void count_files(struct commit *commit)
 	struct sealing *sealing = commit->sealing;
 
 	for (size_t i = 0; i < sealing->work_count; i++) {
-		commit->files += sealing->work[i]->sealed;
-		sealing->partial |= sealing->work[i]->deferred;
+		const struct seal_ino *ino = sealing->work[i];
+		commit->files += ino->sealed;
+		sealing->partial |= ino->deferred && !ino->unreadable;
+		sealing->lacking |= ino->unreadable;
 	}
+	/* What this version itself puts right, the next one is free of. */
+	sealing->lacking |= sealing->env->unreadable_rows > 0 || sealing->env->unseen;
 }
 
 static void advance(struct commit *commit)
@@ -224,6 +249,7 @@ static void advance(struct commit *commit)
 	env->head = sealing->seq;
 	env->head_cut_ns = sealing->cut_ns;
 	env->head_partial = sealing->partial;
+	env->head_lacking = sealing->lacking;
 	memcpy(env->head_hash, commit->hash, sizeof(env->head_hash));
 	if (!env->first_seq)
 		env->first_seq = sealing->seq;
@@ -231,84 +257,20 @@ static void advance(struct commit *commit)
 	sealing->objects = NULL;
 }
 
-/* Whether somebody was put off: then the backlog has rows. */
-static bool any_put_off(const struct sealing *sealing)
-{
-	for (size_t i = 0; i < sealing->name_count; i++)
-		if (sealing->names[i].put_off)
-			return true;
-	for (size_t i = 0; i < sealing->work_count; i++)
-		if (sealing->work[i]->deferred)
-			return true;
-	return false;
-}
-
-struct parent {
-	int64_t dir;
-	char name[256];
-};
-
-static int first_name(void *context, int64_t dir, const void *name, size_t length)
-{
-	struct parent *parent = context;
-
-	parent->dir = dir;
-	snprintf(parent->name, sizeof(parent->name), "%.*s", (int)length, (const char *)name);
-	return 1;
-}
-
-/* By the names of the newest version; what doesn't fit, at the front, is left out. `out` has at least a byte. */
-static void live_path(struct db_conn *conn, int64_t ino, char *out, size_t room)
-{
-	struct parent parent;
-	size_t used = 0;
-
-	out[0] = '\0';
-	while (ino != CATALOGUE_ROOT_INO && catalogue_names_of(conn, CATALOGUE_LIVE, ino, first_name, &parent) == 1) {
-		size_t length = strlen(parent.name), slash = used ? 1 : 0;
-		if (used + slash + length + 1 > room)
-			break;
-		memmove(out + length + slash, out, used + 1);
-		memcpy(out, parent.name, length);
-		if (slash)
-			out[length] = '/';
-		used += length + slash;
-		ino = parent.dir;
-	}
-}
-
-/* Below the root, by the names of this version or of the newest one; as much as fits. */
-static void path_of(struct sealing *sealing, const struct seal_ino *ino, char *out, size_t room)
-{
-	struct db_conn *conn = seal_reader_conn(&sealing->reader, NULL);
-	const struct seal_name *name = NULL;
-	char path[512];
-
-	for (size_t i = 0; i < sealing->name_count && !name; i++)
-		if (sealing->names[i].child == ino)
-			name = &sealing->names[i];
-	path[0] = '\0';
-	if (conn)
-		live_path(conn, name ? name->dir->ino : ino->ino, path, sizeof(path));
-	snprintf(out, room, "%s%s%s", path, name && *path ? "/" : "", name ? name->name : "");
-}
-
-/* What can't be read is said; what can be goes on. */
-static void note_unreadable(struct sealing *sealing)
+/* Who was put off has rows in the backlog. */
+static void note_put_off(const struct sealing *sealing)
 {
 	struct seal_env *env = sealing->env;
-	char path[800];
 
-	if (!sealing->unreadable) {
-		if (!sealing->partial)
-			env->unreadable.code = 0;
-		return;
+	for (size_t i = 0; i < sealing->name_count; i++) {
+		env->bulk |= sealing->names[i].put_off && !sealing->names[i].unreadable;
+		env->unreadable_rows += sealing->names[i].unreadable;
 	}
-	path_of(sealing, sealing->unreadable, path, sizeof(path));
-	error_set(&env->unreadable, ERR_DENIED, sealing->unreadable_why.sys_errno,
-		  "%.300s: can't be read (%s); the rest goes on, but no version is whole until it can be, or is removed", path,
-		  sealing->unreadable_why.sys_errno ? strerror(sealing->unreadable_why.sys_errno) : "no reason given");
-	env->unreadable_count++;
+	for (size_t i = 0; i < sealing->work_count; i++) {
+		env->bulk |= sealing->work[i]->deferred && !sealing->work[i]->unreadable;
+		env->unreadable_rows += sealing->work[i]->unreadable;
+	}
+	env->backlog |= env->bulk || env->unreadable_rows > 0;
 }
 
 int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct error *error)
@@ -320,7 +282,8 @@ int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct 
 
 	*committed = false;
 	count_files(&commit);
-	bool version = force || atomic_load(&sealing->changes) > 0 || (sealing->env->head_partial && !sealing->partial);
+	bool version = force || atomic_load(&sealing->changes) > 0 ||
+		       (!sealing->partial && (sealing->env->head_partial || (sealing->env->head_lacking && !sealing->lacking)));
 	if (version) {
 		rc = add_version(&commit);
 		if (!rc)
@@ -337,8 +300,8 @@ int sealing_commit(struct sealing *sealing, bool force, bool *committed, struct 
 		sealing->env->head_time_s = old_time_s;
 		return rc;
 	}
-	sealing->env->backlog |= any_put_off(sealing);
-	note_unreadable(sealing);
+	note_put_off(sealing);
+	seal_note_unreadable(sealing);
 	if (version)
 		advance(&commit);
 	if (sealing->cut)

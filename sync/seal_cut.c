@@ -15,9 +15,9 @@ struct source { /* a file of the cut */
 	bool failed; /* the tree's disk did not give its bytes */
 };
 
-static int heed(struct source *source, int rc)
+static int heed(struct source *source, int rc, const struct error *error)
 {
-	source->failed |= rc == ERR_DENIED || rc == ERR_FAILED;
+	source->failed |= seal_is_unreadable(rc, error);
 	return rc;
 }
 
@@ -25,7 +25,7 @@ static int read_frozen(void *context, void *data, size_t length, int64_t offset,
 {
 	struct source *source = context;
 
-	return heed(source, frozen_read(source->frozen, data, length, offset, error));
+	return heed(source, frozen_read(source->frozen, data, length, offset, error), error);
 }
 
 static int64_t next_frozen(void *context, int64_t offset, int64_t end)
@@ -37,7 +37,7 @@ static int read_unchanged(void *context, void *data, size_t length, int64_t offs
 {
 	struct source *source = context;
 
-	return heed(source, frozen_read_unchanged(source->frozen, data, length, offset, error));
+	return heed(source, frozen_read_unchanged(source->frozen, data, length, offset, error), error);
 }
 
 /* A file without a base: changed ranges as of the cut, the rest if it is unchanged since. */
@@ -70,10 +70,13 @@ static int64_t no_holes(void *context, int64_t offset, int64_t end)
 	return offset;
 }
 
-/* A file that no version holds, of which only parts are of the cut. */
+/* A file that no version holds, of which only parts are of the cut. One that could not be read the last time has its own time for the next try: a bad disk takes long to say no. */
 static int seal_whole_now(struct seal_worker *worker, struct seal_ino *ino, struct seal_content *content, bool *any, struct error *error)
 {
-	if (content->size > TRY_BYTES) {
+	struct db_conn *conn = worker->sealing->env->unreadable_rows ? seal_reader_conn(&worker->reader, NULL) : NULL;
+
+	ino->unreadable = conn && backlog_is_unreadable(conn, &ino->key);
+	if (ino->unreadable || content->size > TRY_BYTES) {
 		ino->deferred = true;
 		return 0;
 	}
@@ -100,7 +103,7 @@ static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const st
 	} else {
 		rc = seal_whole_now(worker, ino, &content, any, error);
 	}
-	return source.failed && (rc == ERR_DENIED || rc == ERR_FAILED) ? seal_put_off_unreadable(worker, ino, error) : rc;
+	return source.failed && seal_is_unreadable(rc, error) ? seal_put_off_unreadable(worker, ino, error) : rc;
 }
 
 static int capture(struct seal_worker *worker, struct seal_ino *ino, struct error *error)
@@ -110,24 +113,27 @@ static int capture(struct seal_worker *worker, struct seal_ino *ino, struct erro
 	int rc = frozen_attrs(ino->frozen, &attrs);
 
 	if (rc == ERR_ABSENT) {
-		ino->vanished = true;
-		rc = 0;
+		rc = seal_put_off_stale(worker, ino, error);
+		goto out;
+	}
+	if (rc == ERR_DENIED) {
+		error_errno(error, frozen_unreadable(ino->frozen), "reading a changed inode");
+		rc = seal_put_off_unreadable(worker, ino, error);
 		goto out;
 	}
 	if (rc) {
 		error_set(error, rc, 0, "reading a changed inode: %s", error_word(rc));
 		goto out;
 	}
+	ino->row.size = attrs.st.st_size; /* an estimate, if it is put off */
 	if (S_ISREG(attrs.st.st_mode))
 		rc = seal_bytes(worker, ino, &attrs, &any, error);
 	else
 		ino->whole = true;
 	if (rc == ERR_ABSENT) {
-		ino->vanished = true;
-		rc = 0;
+		rc = seal_put_off_stale(worker, ino, error);
 		goto out;
 	}
-	ino->row.size = attrs.st.st_size;
 	if (!rc && !ino->deferred)
 		rc = seal_inode_row(worker, ino, &attrs, !any, error); /* other rows of an inode never change without this one */
 	if (!rc && !ino->deferred)

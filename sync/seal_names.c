@@ -243,14 +243,14 @@ static int close_directory(struct closing *closing, struct seal_ino *dir)
 		       ? error_set(closing->error, rc, 0, "catalogue: can't read directory %lld", (long long)dir->ino) : rc;
 }
 
-/* A directory that is in the tree has a name there: this version does not know of it yet. */
+/* A directory that is in the tree has a name there: this version does not know of it yet. One that the disk does not give may be there. */
 static bool is_there(struct sealing *sealing, const struct seal_ino *dir)
 {
-	int fd = dir->key.length ? backing_reopen_key(volume_backing(sealing->env->volume), &dir->key, O_PATH | O_NOFOLLOW) : -1;
+	int fd = dir->key.length ? backing_reopen_key(volume_backing(sealing->env->volume), &dir->key, O_PATH | O_NOFOLLOW) : -ESTALE;
 	struct stat st;
 
 	if (fd < 0)
-		return false;
+		return fd != -ESTALE && fd != -ENOENT;
 	bool there = fstat(fd, &st) == 0 && st.st_nlink > 0;
 	close(fd);
 	return there;
@@ -428,7 +428,9 @@ static int emit_name(struct sealing *sealing, struct seal_name *entry, struct er
 		return 0; /* as it was */
 	if (child && (!in_version(child) || !in_version(dir))) {
 		entry->put_off = !child->vanished && !dir->gone;
-		sealing->partial |= entry->put_off;
+		entry->unreadable = entry->put_off && (in_version(dir) ? child->unreadable : dir->unreadable);
+		sealing->partial |= entry->put_off && !entry->unreadable;
+		sealing->lacking |= entry->unreadable;
 		child = NULL;
 	}
 	if (child) {

@@ -311,20 +311,6 @@ int seal_run(struct sealing *sealing, struct error *error)
 	return rc;
 }
 
-int seal_put_off_unreadable(struct seal_worker *worker, struct seal_ino *ino, const struct error *why)
-{
-	struct sealing *sealing = worker->sealing;
-
-	ino->deferred = true;
-	pthread_mutex_lock(&sealing->lock);
-	if (!sealing->unreadable) {
-		sealing->unreadable = ino;
-		sealing->unreadable_why = *why;
-	}
-	pthread_mutex_unlock(&sealing->lock);
-	return 0;
-}
-
 /* ---------------------------------------------------------------- the end of the packs */
 
 int seal_finish_packs(struct sealing *sealing, const struct buf **inline_pack, struct error *error)

@@ -101,6 +101,7 @@ static int load(struct seal_env *env, struct db_conn *conn)
 	env->head_time_s = newest.time_s;
 	env->head_cut_ns = newest.cut_ns;
 	env->head_partial = newest.flags & VERSION_PARTIAL;
+	env->head_lacking = newest.flags & VERSION_LACKING;
 	memset(env->head_hash, 0, sizeof(env->head_hash));
 	if (env->head > 0 && db_meta_blob(conn, "head_hash", env->head_hash, sizeof(env->head_hash)))
 		return ERR_CORRUPT;

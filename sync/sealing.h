@@ -11,7 +11,7 @@
  * State of an inode in a sealing:
  *   wanted     it has a name (or is the root) in this version and something of it changed
  *   sealed     captured: its rows are in the delta
- *   deferred   could not be read as of the cut, or has its name in the backlog still: back there, and the version is partial
+ *   deferred   could not be read as of the cut, or has its name in the backlog still: back there, and the version is partial; or, unreadable, the disk refused it: the version is lacking
  *   vanished   removed behind our back: loses its names in this version
  *   gone       no name left: its rows end */
 #ifndef YESTER_SEALING_H
@@ -41,13 +41,14 @@ struct seal_env {
 	uint8_t writer_id[CRYPT_ID_BYTES]; /* of this mount (I16) */
 	int64_t first_seq;                 /* this writer's first record, 0: none yet (I17) */
 	int64_t head, head_time_s, head_cut_ns;
-	bool head_partial;
+	bool head_partial, head_lacking;
 	uint8_t head_hash[SHA256_BYTES];
 	int64_t next_ino, next_chunk, next_pack;
-	bool backlog;                      /* there may be rows in it */
+	bool backlog, bulk;                /* there may be rows in it; such that are not unreadable */
+	uint64_t unreadable_rows;          /* not less than there are */
+	bool unseen;                       /* the newest scan could not look at something */
 	int64_t idle_ns;                   /* wall clock, not after the moment when nothing was dirty: the time of a version without a cut (I24) */
-	struct error unreadable;           /* a file of the tree that could not be read, and is put off; code 0: none since the last whole version */
-	uint64_t unreadable_count;         /* versions that had to put such off */
+	struct error unreadable;           /* something of the tree that can't be read; code 0: all can, as far as we know */
 };
 /* Head and numbers from the database: at start and after a rollback. */
 int seal_env_load(struct seal_env *env, struct error *error);
@@ -67,6 +68,7 @@ struct seal_ino {
 	bool wanted, gone, expanded, listed;
 	bool awaited;                         /* a name of it is put off */
 	bool sealed, whole, vanished, deferred; /* the sealer's. whole: all its bytes were read */
+	bool unreadable;              /* the sealer's: why it is deferred */
 	struct local_row row;                 /* when sealed */
 };
 
@@ -76,7 +78,7 @@ struct seal_name {
 	int64_t backlog;              /* its row there, 0: none */
 	const char *name;
 	uint8_t length;
-	bool put_off;                 /* not in this version */
+	bool put_off, unreadable;     /* not in this version; because of what it leads to, or of its directory */
 };
 
 /* A read connection that is renewed each second: a reader that stays would starve the WAL checkpoint. */
@@ -109,7 +111,7 @@ struct sealing {
 	struct delta *delta;
 	struct cut *cut;      /* NULL: import */
 	int64_t seq, cut_ns, epoch;
-	bool partial;
+	bool partial, lacking;
 	atomic_bool early;    /* packs travel before the version is committed, and leave the spool */
 	bool rescan;          /* something did not fit what we know: look again */
 	/* Caller's thread. */
@@ -133,7 +135,8 @@ struct sealing {
 	uint64_t pack_bytes, early_bytes; /* a pack with so many is full; of so many in packs, those done already leave. By the room there is */
 	pthread_mutex_t lock; /* a leaf: chunks, objects, env's numbers, worker_count */
 	int worker_count;
-	const struct seal_ino *unreadable; /* the first file that could not be read */
+	const struct seal_ino *unreadable; /* the first that could not be read */
+	char unreadable_path[512];         /* of it, if it was met by name only */
 	struct error unreadable_why;
 	struct seal_chunks chunks;
 	struct spool_object *objects;
@@ -174,10 +177,23 @@ void seal_room_begin(struct sealing *sealing);
 /* Writes a finished pack into the spool; waits, as long as that makes sense, for others to leave it. ERR_NOSPACE. (seal_room.c) */
 int seal_spool_pack(struct sealing *sealing, const char *key, const struct buf *bytes, const uint8_t hash[SHA256_BYTES],
 		    struct error *error);
-/* The tree's disk refused to give the file's bytes: it is put off, and what can be read goes on. Returns 0. */
-int seal_put_off_unreadable(struct seal_worker *worker, struct seal_ino *ino, const struct error *why);
 /* Nobody wants the result any more (engine stops, cut abandoned). */
 bool seal_cancelled(const struct sealing *sealing);
+
+/* --- seal_unreadable.c */
+/* Whether an error of reading the tree means that the disk refuses that file, rather than a shortage of ours, which passes. */
+bool seal_is_unreadable(int rc, const struct error *error);
+/* That is so: the inode is put off, and what can be read goes on. Returns 0. A sealer's. */
+int seal_put_off_unreadable(struct seal_worker *worker, struct seal_ino *ino, const struct error *why);
+/* The handle of an inode that has a name in this version opens nothing (ESTALE). That may also be a disk that does not give the inode (do_handle_to_path makes one of the other): then it is put
+ * off, else it has vanished. 0, or enum err. A sealer's. */
+int seal_put_off_stale(struct seal_worker *worker, struct seal_ino *ino, struct error *error);
+/* env->unreadable for that path and errno. */
+void seal_say_unreadable(struct seal_env *env, const char *path, int number);
+/* The same for the first that this sealing met, if any. */
+void seal_note_unreadable(struct sealing *sealing);
+/* "a/b": the path of an inode below the root, by the names of the newest version; what doesn't fit, at the front, is left out. `out` has at least a byte. */
+void seal_live_path(struct db_conn *conn, int64_t ino, char *out, size_t room);
 
 /* --- seal_file.c: the content of one regular file. */
 struct seal_content {

@@ -29,7 +29,7 @@ struct spool_object {
 	bool offered;    /* its sealing's lock: upload knows it */
 	bool queued, in_flight, dropped; /* upload's lock */
 	/* Records only. */
-	bool partial, take_over;
+	bool incomplete, take_over; /* incomplete: partial or lacking, never called safe */
 	int64_t cut_ns;
 	uint64_t files; /* inodes that the version captured */
 };

@@ -6,7 +6,7 @@
  *
  *   engine engine_internal status   what fs asks for: open, start, sync, status, stop
  *   pipeline pipeline_steps pipeline_wait   the sync thread: what it does, when, and who waits for it
- *   sealing seal_ino seal_names seal_pool seal_room seal_file seal_inode seal_commit   one version under construction
+ *   sealing seal_ino seal_names seal_pool seal_room seal_file seal_inode seal_unreadable seal_commit   one version under construction
  *   seal_cut import        where its inodes come from: a cut; the backlog
  *   spool                  sealed objects on the local disk
  *   upload upload_queue commit contact   packs in parallel, records in order; what each needs; is the remote the one we know

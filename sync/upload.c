@@ -218,7 +218,7 @@ static void confirmed(struct upload *upload, struct spool_object *record)
 
 	status->confirmed = record->row.seq;
 	memcpy(status->confirmed_hash, record->row.hash, sizeof(status->confirmed_hash));
-	if (!record->partial)
+	if (!record->incomplete)
 		status->confirmed_cut_ns = record->cut_ns;
 	if (record->take_over)
 		upload->taking_over = false;

@@ -22,7 +22,7 @@ struct upload;
 enum upload_trouble { UPLOAD_FINE, UPLOAD_OFFLINE, UPLOAD_REFUSED };
 
 struct upload_status {
-	int64_t confirmed, confirmed_cut_ns; /* cut time of the newest confirmed version that is not partial, 0: none */
+	int64_t confirmed, confirmed_cut_ns; /* cut time of the newest confirmed version that is neither partial nor lacking, 0: none */
 	uint8_t confirmed_hash[SHA256_BYTES];
 	int64_t oldest_cut_ns;               /* of the oldest record not confirmed, 0: none */
 	uint64_t files;                      /* inodes in versions not confirmed */

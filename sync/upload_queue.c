@@ -88,7 +88,7 @@ static int load_row(void *context, const struct spool_row *row)
 	object->row = *row;
 	object->registered = true;
 	if (row->kind == SPOOL_RECORD && catalogue_version_get(loading->conn, row->seq, &version) == 0) {
-		object->partial = version.flags & VERSION_PARTIAL;
+		object->incomplete = version.flags & (VERSION_PARTIAL | VERSION_LACKING);
 		object->take_over = version.flags & VERSION_TAKE_OVER;
 		object->cut_ns = version.cut_ns;
 	}

@@ -13,6 +13,7 @@ typedef int failpoint_unit;
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@ struct rule {
 	long from; /* hit that counts, the first is 1 */
 	long meet; /* threads to wait for, 0: not that kind */
 	const char *latch; /* path, NULL: not that kind */
+	const char *inodes; /* file with their numbers; NULL: whatever it is about */
 	atomic_long hits;
 };
 
@@ -81,7 +83,7 @@ static bool parse_holding(struct rule *rule, const char *action)
 static void parse_rule(char *text)
 {
 	struct rule *rule = &rules[rule_count];
-	char *action = strchr(text, '='), *count, *end;
+	char *action = strchr(text, '='), *count, *end, *at;
 
 	if (!action || action == text || rule_count == RULES_MAX)
 		refuse(text);
@@ -91,6 +93,11 @@ static void parse_rule(char *text)
 	if (parse_holding(rule, action)) {
 		rule_count++;
 		return;
+	}
+	at = strchr(action, '@');
+	if (at) {
+		*at++ = '\0';
+		rule->inodes = at;
 	}
 	count = strchr(action, ':');
 	if (count) {
@@ -181,7 +188,28 @@ static void hold(const struct rule *rule)
 	}
 }
 
+/* Numbers separated by white space; no file: none. */
+static bool is_listed(const char *path, int fd)
+{
+	unsigned long long number;
+	bool found = false;
+	struct stat st;
+	FILE *file;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || !(file = fopen(path, "re")))
+		return false;
+	while (!found && fscanf(file, "%llu", &number) == 1)
+		found = number == st.st_ino;
+	fclose(file);
+	return found;
+}
+
 int failpoint_hit(const char *name)
+{
+	return failpoint_hit_fd(name, -1);
+}
+
+int failpoint_hit_fd(const char *name, int fd)
 {
 	int saved = errno, result = 0;
 
@@ -191,7 +219,7 @@ int failpoint_hit(const char *name)
 	for (int i = 0; i < rule_count; i++) {
 		long hit;
 
-		if (strcmp(rules[i].name, name) != 0)
+		if (strcmp(rules[i].name, name) != 0 || (rules[i].inodes && !is_listed(rules[i].inodes, fd)))
 			continue;
 		hit = atomic_fetch_add(&rules[i].hits, 1) + 1;
 		if (rules[i].kill && hit == rules[i].from) {

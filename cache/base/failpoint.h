@@ -2,7 +2,8 @@
  * (`make FAILPOINTS=1`, built into build/failpoints); elsewhere the macros vanish.
  *
  * YESTER_FAILPOINT="name=kill" or "name=kill:N" (SIGKILL at the Nth hit, first is 1) or "name=ENOSPC" / "name=EIO:N" (fail from the Nth
- * hit on) ; several separated by commas. YESTER_FAILPOINT_LOG=FILE appends the name of each failpoint at its first hit. Names are
+ * hit on); several separated by commas. "name=EIO@FILE": only for the inode numbers that FILE holds at that moment, where the place says which
+ * inode it is about (FAILPOINT_ERRNO_FD). YESTER_FAILPOINT_LOG=FILE appends the name of each failpoint at its first hit. Names are
  * listed in the section `failpoints` of the program, so that a test can extract all of them (build/failpoints/yester,
  * `strings -n 4` on the section via objcopy). Name: module/step, e.g. "spool/after-fsync".
  *
@@ -14,6 +15,7 @@
 
 #ifdef YESTER_FAILPOINTS
 int failpoint_hit(const char *name);
+int failpoint_hit_fd(const char *name, int fd);
 #define FAILPOINT_NAME_(name) \
 	({ static const char fp_name_[] __attribute__((section("failpoints"), used)) = name; fp_name_; })
 /* A place to be killed at. */
@@ -22,11 +24,13 @@ int failpoint_hit(const char *name);
 #define FAILPOINT_ERRNO(name) failpoint_hit(FAILPOINT_NAME_(name))
 #define LATCH(name) ((void)failpoint_hit(name))
 #define OMIT(name) (failpoint_hit(name) != 0)
+#define FAILPOINT_ERRNO_FD(name, fd) failpoint_hit_fd(FAILPOINT_NAME_(name), fd)
 #else
 #define LATCH(name) ((void)0)
 #define OMIT(name) false
 #define FAILPOINT(name) ((void)0)
 #define FAILPOINT_ERRNO(name) 0
+#define FAILPOINT_ERRNO_FD(name, fd) 0
 #endif
 
 #endif

@@ -28,7 +28,7 @@ ssize_t io_pread(int fd, void *data, size_t length, int64_t offset)
 	uint8_t *to = data;
 	size_t done = 0;
 
-	if (pretend(FAILPOINT_ERRNO("io/pread")) < 0)
+	if (pretend(FAILPOINT_ERRNO_FD("io/pread", fd)) < 0)
 		return -1;
 	while (done < length) {
 		ssize_t n = pread(fd, to + done, length - done, offset + (int64_t)done);

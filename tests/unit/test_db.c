@@ -110,7 +110,7 @@ static void test_refused(void **state)
 	assert_int_equal(db_open(dir, true, &db, &error), ERR_CORRUPT);
 	foreign("PRAGMA user_version=-1; PRAGMA application_id=1498633298");
 	assert_int_equal(db_open(dir, true, &db, &error), ERR_CORRUPT);
-	foreign("PRAGMA user_version=3; PRAGMA application_id=1498633298; CREATE TABLE meta(x)");
+	foreign("PRAGMA user_version=99; PRAGMA application_id=1498633298; CREATE TABLE meta(x)");
 	assert_int_equal(db_open(dir, true, &db, &error), ERR_UNSUPPORTED);
 	assert_int_equal(db_open_reader(dir, &db, &error), ERR_UNSUPPORTED);
 	unlink(path);
@@ -146,15 +146,17 @@ static void test_migration(void **state)
 	set(db, "head", 17);
 	db_close(db);
 	assert_int_equal(sqlite3_open(path, &handle), SQLITE_OK);
-	assert_int_equal(sqlite3_exec(handle, "DROP TABLE suspect; PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(handle, "DROP TABLE suspect; ALTER TABLE backlog_inode DROP COLUMN unreadable; "
+					  "ALTER TABLE backlog_name DROP COLUMN unreadable; PRAGMA user_version=1", NULL, NULL, NULL), SQLITE_OK);
 	sqlite3_close(handle);
 	assert_int_equal(db_open_reader(dir, &db, &error), ERR_UNSUPPORTED);
 	assert_int_equal(db_open(dir, false, &db, &error), 0);
 	assert_int_equal(get(db, "head"), 17);
 	db_close(db);
 	assert_int_equal(sqlite3_open(path, &handle), SQLITE_OK);
-	assert_int_equal(pragma(handle, "PRAGMA user_version"), 2);
+	assert_int_equal(pragma(handle, "PRAGMA user_version"), 3);
 	assert_int_equal(pragma(handle, "SELECT count(*) FROM suspect"), 0);
+	assert_int_equal(pragma(handle, "SELECT count(unreadable) FROM backlog_inode"), 0);
 	sqlite3_close(handle);
 }
 

@@ -524,7 +524,7 @@ static void test_backlog_to_journal(void **state)
 	ASSERT_COUNTS(result, 4, 2, 1); /* root, a, f, a/new */
 	/* As another writer of the table leaves it. */
 	tree_volume_sql("UPDATE backlog_inode SET type=0; UPDATE backlog_name SET child_type=0");
-	OK(backlog_to_journal(volume, &error));
+	OK(backlog_to_journal(volume, &(struct error){ 0 }, &error));
 	assert_int_equal(tree_volume_int("SELECT count(*) FROM backlog_inode"), 0);
 	assert_int_equal(tree_volume_int("SELECT count(*) FROM backlog_name"), 0);
 	journal_get_counts(volume_journal(volume), &counts);
@@ -532,7 +532,7 @@ static void test_backlog_to_journal(void **state)
 	assert_int_equal(counts.dirty_names, 2);
 	assert_int_equal(tree_volume_int("SELECT count(*) FROM journal_inode WHERE whole=1"), 2);
 	assert_int_equal(tree_volume_int("SELECT count(*) FROM journal_name WHERE child IS NULL"), 1);
-	OK(backlog_to_journal(volume, &error));
+	OK(backlog_to_journal(volume, &(struct error){ 0 }, &error));
 	/* A clean stop, and the next start: all of it is in the journal, and the scan finds nothing. */
 	volume_close(volume, true);
 	volume = NULL;
@@ -597,7 +597,7 @@ static void test_i12_names_seen_before(void **state)
 	assert_int_equal(name_row("", "went"), ABSENT);
 	assert_int_equal(name_row("", "moved"), PRESENT);
 	tree_run("touch went && mv moved to && touch other && mv other replaced && rm removed");
-	OK(backlog_to_journal(volume, &error));
+	OK(backlog_to_journal(volume, &(struct error){ 0 }, &error));
 	OK(journal_cut(volume_journal(volume), NS_PER_S, &cut));
 	assert_int_equal(in_cut(cut, "went"), PRESENT);
 	assert_int_equal(in_cut(cut, "moved"), ABSENT);
@@ -668,7 +668,7 @@ static int as_user(void)
 	if (fd < 0 || backing_identify(volume_backing(volume), fd, "", &key, &st, NULL) < 0 || !node_key_equal(&h, &key))
 		return 4;
 	close(fd);
-	OK(backlog_to_journal(volume, &error));
+	OK(backlog_to_journal(volume, &(struct error){ 0 }, &error));
 	journal_get_counts(volume_journal(volume), &counts);
 	if (counts.dirty_inodes != 11)
 		return 5;
@@ -761,7 +761,7 @@ static void test_listener(void **state)
 		assert_non_null(strstr(heard.text, *name));
 	/* Read anew for the journal, they may be newer than the scan: told again. */
 	heard.names = 0;
-	OK(backlog_to_journal(volume, &error));
+	OK(backlog_to_journal(volume, &(struct error){ 0 }, &error));
 	assert_int_equal(heard.names, 4); /* what was in a directory that is gone has no place any more */
 	volume_set_listener(volume, NULL);
 }

@@ -1,0 +1,198 @@
+#!/usr/bin/python3 -B
+# timeout: 240
+"""What the disk of the tree does not give (EIO of bytes, attributes, xattrs) keeps nothing else from becoming safe: versions go on, with what they had
+of it or without it; status says `degraded`, which file, why and what to do; nothing newer than the last complete version is called safe (I24); and
+when it can be read again, or is gone, all is as if nothing had been. The disk is a failpoint that refuses the inodes that a file lists."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
+import yt  # noqa: E402
+
+
+class Disk:
+    """Refuses, at some failpoints, the inodes that break() was told of."""
+
+    def __init__(self, name, *points):
+        self.list = os.path.join(yt.TMP, name + ".bad")
+        self.env = {"YESTER_FAILPOINT": ",".join(f"{point}=EIO@{self.list}" for point in points)}
+        self.numbers = []
+
+    def break_at(self, *paths):
+        self.numbers += [os.lstat(path).st_ino for path in paths]
+        self.write()
+
+    def heal(self):
+        self.numbers = []
+        self.write()
+
+    def write(self):
+        with open(self.list + ".new", "w") as file:
+            file.write("".join(f"{number}\n" for number in self.numbers))
+        os.rename(self.list + ".new", self.list)
+
+
+def write(path, data, offset=0):
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
+        os.pwrite(fd, data, offset)
+    finally:
+        os.close(fd)
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def make(name, *points, **config):
+    disk = Disk(name, *points)
+    volume = yt.Volume(name, binary=yt.FAILPOINTS_BIN, env=disk.env).init(**({"interval": "1h"} | config))
+    os.mkdir(os.path.join(volume.dir, "sub"))
+    for number in range(5):
+        write(os.path.join(volume.dir, f"sub/f{number}"), b"%d before " % number * 3000)
+    volume.mount()
+    volume.sync()
+    yt.equal(volume.status()["state"], "synced", "state")
+    return volume, disk
+
+
+def refused(volume, paths):
+    """A sync that tells of one of those files; status does too."""
+    done = volume.yester("sync", volume.dir, expect=None)
+    yt.equal(done.returncode, 1, f"exit code of sync: {done.stderr}")
+    status = volume.status()
+    yt.equal(status["state"], "degraded", "state")
+    for text in (status["last_error"], done.stderr.decode()):
+        yt.check(any(f"{path}: can't be read (Input/output error)" in text for path in paths), f"it says: {text}")
+    yt.check("disk" in status["last_error"], f"last_error does not say what to do: {status['last_error']}")
+    return status
+
+
+def the_rest_goes_on(volume, paths, safe):
+    """New versions have every change of the other files, and nothing newer than `safe` is called safe."""
+    for number in range(3):
+        newest = volume.latest()
+        write(volume.path("sub/f2"), b"version %d of it" % number)
+        write(volume.path(f"fresh{number}"), b"fresh")
+        os.rename(volume.path("sub", "f3" if number % 2 == 0 else "g3"), volume.path("sub", "g3" if number % 2 == 0 else "f3"))
+        status = refused(volume, paths)
+        yt.check(status["safe_until"] <= safe, f"safe_until is {status['safe_until']}, after {safe}")
+        yt.check(volume.latest() > newest, "no version was made")
+        for path in ("sub/f2", f"fresh{number}"):
+            yt.equal(read(volume.snapshot("latest", path)), read(volume.path(path)), path)
+        yt.equal(sorted(os.listdir(volume.snapshot("latest/sub"))), sorted(os.listdir(volume.path("sub"))), "names")
+
+
+def is_healed(volume, name):
+    """All is as if nothing had been."""
+    volume.sync()
+    volume.wait_state("synced")
+    yt.equal(volume.status()["last_error"], None, "last_error")
+    live = yt.tree(volume.mountpoint)
+    yt.same_tree(yt.tree(volume.snapshot("latest")), live, "the newest version")
+    volume.umount()
+    other = volume.clone(name)
+    yt.same_tree(yt.tree(other.dir), live, "the clone")
+    other.yester("check", other.dir, "--read-data")
+    other.remove()
+
+
+def old_and_new(name, *points, **config):
+    """An old file that changed, and a new one."""
+    volume, disk = make(name, *points, **config)
+    before, safe = read(volume.path("sub/f1")), volume.status()["safe_until"]
+    write(volume.path("sub/f1"), b"CHANGED", 5000)
+    write(volume.path("new"), b"never seen" * 1000)
+    disk.break_at(volume.path("sub/f1"), volume.path("new"))
+    the_rest_goes_on(volume, ("sub/f1", "new"), safe)
+    yt.equal(read(volume.snapshot("latest/sub/f1")), before, "the last good content")
+    yt.check(not os.path.exists(volume.snapshot("latest/new")), "a file that no version could have is in one")
+    yt.equal(os.getxattr(volume.path("sub/f1"), "user.yester.state"), b"pending", "state of the file")
+    yt.equal(os.getxattr(volume.path("sub/f2"), "user.yester.state"), b"synced", "state of another")
+    return volume, disk, safe
+
+
+def test_bytes():
+    volume, disk, _ = old_and_new("bytes", "io/pread")
+    disk.heal()
+    is_healed(volume, "bytes-clone")
+
+
+def test_attributes():
+    volume, disk, _ = old_and_new("attributes", "backing/attrs")
+    disk.heal()
+    is_healed(volume, "attributes-clone")
+
+
+def test_removed():
+    """Who removes what can't be read, or replaces it, needs not wait for the next try."""
+    volume, _, _ = old_and_new("removed", "io/pread")
+    write(volume.path("other"), b"written anew")
+    # As long as they are open nothing else gets their inode numbers, which the disk refuses.
+    held = [os.open(volume.path(path), os.O_RDONLY) for path in ("new", "sub/f1")]
+    os.unlink(volume.path("new"))
+    os.rename(volume.path("other"), volume.path("sub/f1"))
+    volume.sync()
+    volume.wait_state("synced")
+    yt.equal(read(volume.snapshot("latest/sub/f1")), b"written anew", "the file in its place")
+    for fd in held:
+        os.close(fd)
+
+
+def test_tried_again_by_itself():
+    """After a mount, at once; later less and less often. And nothing that was known of it is lost by unmounting or a crash."""
+    volume, disk, safe = old_and_new("again", "io/pread", interval="1s")
+    volume.umount("--timeout", "5s", expect=4)
+    volume.mount()
+    status = volume.wait_state("degraded")
+    yt.check(status["safe_until"] <= safe, f"safe_until is {status['safe_until']}, after {safe}")
+    write(volume.path("sub/f4"), b"after mounting again")
+    refused(volume, ("sub/f1", "new"))
+    volume.kill()
+    disk.heal()
+    volume.mount()
+    volume.wait_state("synced")
+    is_healed(volume, "again-clone")
+
+
+def test_at_the_first_mount():
+    """An import that meets such files."""
+    disk = Disk("first", "io/pread", "backing/attrs")
+    volume = yt.Volume("first", binary=yt.FAILPOINTS_BIN, env=disk.env)
+    os.makedirs(os.path.join(volume.dir, "sub"))
+    for number in range(5):
+        write(os.path.join(volume.dir, f"sub/f{number}"), b"%d " % number * 3000)
+    disk.break_at(os.path.join(volume.dir, "sub/f1"))
+    volume.init(interval="1h")
+    volume.mount()
+    status = refused(volume, ["sub/f1"])
+    yt.equal(status["safe_until"], None, "safe_until")
+    yt.equal(sorted(os.listdir(volume.snapshot("latest/sub"))), ["f0", "f2", "f3", "f4"], "names in the version")
+    other = volume.clone("first-clone")
+    yt.check("could not be read" in other.cloned, f"clone says: {other.cloned}")
+    other.remove()
+    disk.heal()
+    is_healed(volume, "first-healed")
+
+
+def test_overwriting_what_can_not_be_saved():
+    """I4: an operation that would have to save old bytes or attributes for a version just being made, and can't, is not held up by that; nor is the
+    version."""
+    volume, disk = make("saving", "io/pread", "backing/attrs", interval="1s")
+    disk.break_at(volume.path("sub/f1"), volume.path("sub"))
+    for number in range(60):
+        write(volume.path("sub/f1"), b"%d again and again" % number * 1000)
+        os.chmod(volume.path("sub/f1"), 0o600 + number % 8)
+        os.truncate(volume.path("sub/f1"), 10_000 - number)
+        write(volume.path(f"other{number}"), b"%d" % number)
+        if number % 6 == 0:
+            refused(volume, ("sub", "sub/f1"))
+    refused(volume, ("sub", "sub/f1"))
+    yt.equal(sum(name.startswith("other") for name in os.listdir(volume.snapshot("latest"))), 60, "other files in the version")
+    disk.heal()
+    is_healed(volume, "saving-clone")
+
+
+if __name__ == "__main__":
+    yt.main(globals())
