@@ -210,7 +210,8 @@ static int import_step(struct pipeline *pipeline, const struct view *view, struc
 
 static bool is_unreadable(const struct pipeline *pipeline) { return pipeline->env.unreadable_rows > 0 || pipeline->env.unseen; }
 
-/* What can't be read seldom becomes readable by being tried again, and a bad disk takes long to say no: less and less often; and when somebody asks for a version. */
+/* What can't be read seldom becomes readable by being tried again, and a bad disk takes long to say no: less and less often; and when somebody asks for a version. Those who ask meanwhile get the version
+ * that follows: with a try for each of them, there would be none as long as they come faster than the tree is looked through. */
 static bool is_retry_due(struct pipeline *pipeline, const struct view *view)
 {
 	if (!is_unreadable(pipeline)) {
@@ -221,7 +222,8 @@ static bool is_retry_due(struct pipeline *pipeline, const struct view *view)
 		pipeline->retry_ns = pipeline->retry_ns ? min_time(2 * pipeline->retry_ns, UNREADABLE_MAX_NS) : UNREADABLE_MIN_NS;
 		pipeline->retry_at = view->now + pipeline->retry_ns;
 	}
-	return !view->finishing && (view->now >= pipeline->retry_at || (view->asked && view->ticket > pipeline->retried));
+	bool asked = view->asked && view->ticket > pipeline->retried && pipeline->sync_done >= pipeline->retried; /* only this thread sets sync_done */
+	return !view->finishing && (view->now >= pipeline->retry_at || asked);
 }
 
 /* True: this turn is over. */

@@ -1,11 +1,15 @@
 #include "machine.h"
 
+#include "behind.h"
 #include "clock.h"
 #include "db.h"
+#include "engine_internal.h"
+#include "pipeline_internal.h"
 #include "sync.h"
 
 #include <cmocka.h>
 #include <grp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -286,11 +290,17 @@ static void test_rolled_back_remote(void **state)
 }
 
 /* In a child that is nobody: what goes wrong there is an exit status. */
-#define EXPECT(condition)                                                                                              \
+#define EXPECT(machine, condition)                                                                                     \
 	do {                                                                                                           \
 		if (!(condition))                                                                                      \
-			_exit(fprintf(stderr, "line %d: %s: %s\n", __LINE__, #condition, machine.error.message) > 0 ? 1 : 2); \
+			_exit(fprintf(stderr, "line %d: %s: %s\n", __LINE__, #condition, (machine)->error.message) > 0 ? 1 : 2); \
 	} while (0)
+
+#define SCANS_MAX 10
+struct impatient {
+	struct machine machine;
+	int scans;
+};
 
 static int unreadable_as_nobody(void)
 {
@@ -300,26 +310,79 @@ static int unreadable_as_nobody(void)
 	machine_run(&machine, "mkdir sub; echo 1 >sub/secret; chmod 0 sub/secret; echo 2 >open");
 	machine_init(&machine);
 	machine_mount(&machine, false, false);
-	EXPECT(machine_sync(&machine) == ERR_DENIED);
-	EXPECT(strstr(machine.error.message, "sub/secret: can't be read (Permission denied)"));
-	EXPECT(machine_status(&machine).state == ENGINE_DEGRADED && machine_status(&machine).safe_until_ns == 0);
-	/* The rest goes on, in partial versions. */
+	EXPECT(&machine, machine_sync(&machine) == ERR_DENIED);
+	EXPECT(&machine, strstr(machine.error.message, "sub/secret: can't be read (Permission denied)"));
+	EXPECT(&machine, machine_status(&machine).state == ENGINE_DEGRADED && machine_status(&machine).safe_until_ns == 0);
+	/* The rest goes on, in versions that lack it. */
 	machine_create(&machine, "more");
-	EXPECT(machine_sync(&machine) == ERR_DENIED);
-	EXPECT(machine_int(&machine, "SELECT count(*) FROM name WHERE cast(name AS text) IN ('more', 'open', 'secret')") == 2);
+	EXPECT(&machine, machine_sync(&machine) == ERR_DENIED);
+	EXPECT(&machine, machine_int(&machine, "SELECT count(*) FROM name WHERE cast(name AS text) IN ('more', 'open', 'secret')") == 2);
 	machine_run(&machine, "chmod 600 sub/secret");
-	EXPECT(machine_sync(&machine) == 0);
-	EXPECT(machine_status(&machine).state == ENGINE_SYNCED);
-	EXPECT(machine_unmount(&machine, NS_PER_S, true) == 0);
+	EXPECT(&machine, machine_sync(&machine) == 0);
+	EXPECT(&machine, machine_status(&machine).state == ENGINE_SYNCED);
+	EXPECT(&machine, machine_unmount(&machine, NS_PER_S, true) == 0);
 	machine_free(&machine);
 	return 0;
 }
 
-static void test_unreadable(void **state)
+/* Somebody asks once more during each scan, as `yester umount` does, which waits for a second at a time. Not without end: the test is to come to one. */
+static void ask_again(void *context)
+{
+	struct impatient *impatient = context;
+	struct pipeline *pipeline = impatient->machine.engine->pipeline;
+
+	if (++impatient->scans > SCANS_MAX)
+		return;
+	pthread_mutex_lock(&pipeline->lock);
+	pipeline->sync_asked++;
+	pthread_mutex_unlock(&pipeline->lock);
+}
+
+static void nothing(void *context)
+{
+	(void)context;
+}
+
+static void no_inode(void *context, const struct node_key *key, const struct stat *st)
+{
+	(void)context, (void)key, (void)st;
+}
+
+static void no_name(void *context, const struct node_key *dir, const char *name)
+{
+	(void)context, (void)dir, (void)name;
+}
+
+/* A directory that can't be looked at is tried again when somebody wants a version, by a scan of the tree. */
+static int asked_during_each_scan(void)
+{
+	struct impatient impatient = {0};
+	struct behind_listener listener = {nothing, ask_again, no_inode, no_name, &impatient};
+	struct machine *machine = &impatient.machine;
+
+	machine_make(machine, "nobody", NULL);
+	machine_run(machine, "mkdir closed; echo 1 >closed/in; chmod 0 closed; echo 2 >open");
+	machine_init(machine);
+	MACHINE_OK(machine, volume_open(machine->config, &machine->volume, &machine->error));
+	MACHINE_OK(machine, volume_open_backing(machine->volume, false, &machine->error));
+	volume_set_listener(machine->volume, &listener);
+	MACHINE_OK(machine, sync_engine()->open(machine->volume, &(struct engine_options){0}, &machine->engine, &machine->error));
+	MACHINE_OK(machine, sync_engine()->start(machine->engine, &machine->error));
+	EXPECT(machine, machine_sync(machine) == ERR_DENIED);
+	EXPECT(machine, strstr(machine->error.message, "closed/: can't be read (Permission denied)"));
+	EXPECT(machine, impatient.scans < SCANS_MAX);
+	machine_run(machine, "chmod 700 closed");
+	EXPECT(machine, machine_sync(machine) == 0);
+	EXPECT(machine, machine_status(machine).state == ENGINE_SYNCED);
+	EXPECT(machine, machine_unmount(machine, NS_PER_S, true) == 0);
+	machine_free(machine);
+	return 0;
+}
+
+static void as_nobody(int (*fn)(void))
 {
 	int status;
 
-	(void)state;
 	if (geteuid() != 0)
 		skip();
 	pid_t pid = fork();
@@ -327,10 +390,22 @@ static void test_unreadable(void **state)
 	if (pid == 0) {
 		if (setgroups(0, NULL) < 0 || setresgid(65534, 65534, 65534) < 0 || setresuid(65534, 65534, 65534) < 0)
 			_exit(3);
-		_exit(unreadable_as_nobody());
+		_exit(fn());
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);
+}
+
+static void test_unreadable(void **state)
+{
+	(void)state;
+	as_nobody(unreadable_as_nobody);
+}
+
+static void test_unreadable_directory(void **state)
+{
+	(void)state;
+	as_nobody(asked_during_each_scan);
 }
 
 #ifdef YESTER_FAILPOINTS
@@ -368,6 +443,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_emptied_remote, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_rolled_back_remote, setup, teardown),
 		cmocka_unit_test(test_unreadable),
+		cmocka_unit_test(test_unreadable_directory),
 #ifdef YESTER_FAILPOINTS
 		cmocka_unit_test_setup_teardown(test_checkpoints, setup, teardown),
 #endif
