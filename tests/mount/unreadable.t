@@ -3,11 +3,15 @@
 """What the disk of the tree does not give (EIO of bytes, attributes, xattrs) keeps nothing else from becoming safe: versions go on, with what they had
 of it or without it; status says `degraded`, which file, why and what to do; nothing newer than the last complete version is called safe (I24); and
 when it can be read again, or is gone, all is as if nothing had been. The disk is a failpoint that refuses the inodes that a file lists."""
+import json
 import os
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import yt  # noqa: E402
+
+READER = os.path.join(yt.TOP, "scripts/yester-read")
 
 
 class Disk:
@@ -125,6 +129,28 @@ def test_attributes():
     is_healed(volume, "attributes-clone")
 
 
+def test_new_directory():
+    """No version can have what is in a directory that none has."""
+    volume, disk = make("directory", "backing/attrs")
+    safe = volume.status()["safe_until"]
+    os.makedirs(volume.path("new/inner"))
+    disk.break_at(volume.path("new"))
+    for number in range(4):
+        newest = volume.latest()
+        write(volume.path(f"new/f{number}"), b"%d" % number)
+        write(volume.path("new/inner/f"), b"%d again" % number)
+        write(volume.path(f"other{number}"), b"other")
+        os.rename(volume.path("sub" if number % 2 == 0 else "new", "moved" if number else "f2"),
+                  volume.path("new" if number % 2 == 0 else "sub", "moved"))
+        status = refused(volume, ["new", "new/moved"])
+        yt.check(status["safe_until"] <= safe, f"safe_until is {status['safe_until']}, after {safe}")
+        yt.check(volume.latest() > newest, "no version was made")
+        yt.equal(sorted(os.listdir(volume.snapshot("latest"))), [f"other{n}" for n in range(number + 1)] + ["sub"], "names")
+        yt.equal("moved" in os.listdir(volume.snapshot("latest/sub")), number % 2 == 1, "the file that goes to and fro is in the version")
+    disk.heal()
+    is_healed(volume, "directory-clone")
+
+
 def test_removed():
     """Who removes what can't be read, or replaces it, needs not wait for the next try."""
     volume, _, _ = old_and_new("removed", "io/pread")
@@ -171,6 +197,12 @@ def test_at_the_first_mount():
     yt.equal(sorted(os.listdir(volume.snapshot("latest/sub"))), ["f0", "f2", "f3", "f4"], "names in the version")
     other = volume.clone("first-clone")
     yt.check("could not be read" in other.cloned, f"clone says: {other.cloned}")
+    independent = os.path.join(yt.TMP, "independent")
+    said = subprocess.run([READER, volume.remote_path, *volume.secret(), "extract", "latest", independent], check=True, stderr=subprocess.PIPE).stderr
+    yt.check(b"could not be read" in said, f"the independent reader says: {said}")
+    yt.same_tree(yt.tree(independent), yt.tree(other.dir), "what the independent reader made")
+    listed = json.loads(yt.run(READER, volume.remote_path, *volume.secret(), "list", "--json"))
+    yt.equal([version["lacking"] for version in listed], [True], "which versions are lacking, says the independent reader")
     other.remove()
     disk.heal()
     is_healed(volume, "first-healed")
