@@ -20,6 +20,8 @@
 /* The newest version at or before `time_s` (by name time). */
 int catalogue_version_at(struct db_conn *conn, int64_t time_s, struct version_row *out);
 int catalogue_version_newest(struct db_conn *conn, bool any, struct version_row *out);
+/* The newest version that is neither partial nor lacking: up to its cut everything is in it (I24). */
+int catalogue_version_complete(struct db_conn *conn, struct version_row *out);
 int catalogue_version_get(struct db_conn *conn, int64_t seq, struct version_row *out);
 /* In ascending order after `after_seq`; stops when fn returns non-zero and returns that. */
 int catalogue_version_each(struct db_conn *conn, int64_t after_seq,

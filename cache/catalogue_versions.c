@@ -35,6 +35,14 @@ int catalogue_version_newest(struct db_conn *conn, bool any, struct version_row 
 				   (int64_t)(any ? 0 : VERSION_PARTIAL)), out);
 }
 
+int catalogue_version_complete(struct db_conn *conn, struct version_row *out)
+{
+	return one_version(conn,
+			   db_step(conn, NULL,
+				   "SELECT " VERSION_COLUMNS " FROM version WHERE flags & ? = 0 ORDER BY seq DESC LIMIT 1", "i",
+				   (int64_t)(VERSION_PARTIAL | VERSION_LACKING)), out);
+}
+
 int catalogue_version_get(struct db_conn *conn, int64_t seq, struct version_row *out)
 {
 	if (seq == CATALOGUE_LIVE)

@@ -75,8 +75,15 @@ static int set_head(struct db_conn *conn, int64_t seq, const uint8_t hash[SHA256
 		return 0;
 	if (rc)
 		return error_set(error, rc, 0, "catalogue: can't read the newest version");
-	rc = db_meta_set_int(conn, "confirmed_cut_ns", row.cut_ns, error);
-	return rc ? rc : db_meta_set_int(conn, "imported", 1, error);
+	rc = db_meta_set_int(conn, "imported", 1, error);
+	if (rc)
+		return rc;
+	rc = catalogue_version_complete(conn, &row);
+	if (rc == ERR_ABSENT)
+		return 0;
+	if (rc)
+		return error_set(error, rc, 0, "catalogue: can't read the newest version that lacks nothing");
+	return db_meta_set_int(conn, "confirmed_cut_ns", row.cut_ns, error);
 }
 
 static int set_base(struct db *db, const struct record_base *base, struct error *error)

@@ -112,6 +112,8 @@ static int local_rows(struct commit *commit, struct db_conn *conn, int64_t captu
 			} else if (ino->sealed) {
 				ino->row.captured = captured;
 				rc = catalogue_local_set(conn, ino->key.bytes, ino->key.length, &ino->row, commit->error);
+			} else if (ino->adopted) { /* its name stands, and leads nobody here a second time; its content is still to come */
+				rc = catalogue_local_set(conn, ino->key.bytes, ino->key.length, &(struct local_row){.ino = ino->ino}, commit->error);
 			}
 		}
 	}

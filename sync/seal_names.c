@@ -28,7 +28,7 @@ static int adopt(struct sealing *sealing, struct db_conn *conn, int64_t live, st
 	if (rc || !known || type != child->type)
 		return rc;
 	child->ino = live;
-	child->known = true;
+	child->known = child->adopted = true;
 	seal_ino_chain(sealing, child);
 	return 0;
 }

@@ -67,6 +67,7 @@ struct seal_ino {
 	bool known;                           /* the catalogue has a live row */
 	bool wanted, gone, expanded, listed;
 	bool awaited;                         /* a name of it is put off */
+	bool adopted;                         /* its key was not known, its name was */
 	bool sealed, whole, vanished, deferred; /* the sealer's. whole: all its bytes were read */
 	bool unreadable;              /* the sealer's: why it is deferred */
 	struct local_row row;                 /* when sealed */

@@ -182,6 +182,22 @@ def test_tried_again_by_itself():
     is_healed(volume, "again-clone")
 
 
+def test_without_the_database():
+    """I24: a machine that has lost its database calls nothing safe that its versions lack."""
+    volume, disk, safe = old_and_new("lost", "io/pread")
+    volume.umount("--timeout", "5s", expect=4)
+    for name in os.listdir(volume.state):
+        if name.startswith("volume.db"):
+            os.unlink(os.path.join(volume.state, name))
+    volume.mount()
+    status = volume.wait_state("degraded")
+    yt.check(status["safe_until"] is None or status["safe_until"] <= safe, f"safe_until is {status['safe_until']}, after {safe}")
+    status = refused(volume, ("sub/f1", "new"))
+    yt.check(status["safe_until"] is None or status["safe_until"] <= safe, f"safe_until is {status['safe_until']}, after {safe}")
+    disk.heal()
+    is_healed(volume, "lost-clone")
+
+
 def test_at_the_first_mount():
     """An import that meets such files."""
     disk = Disk("first", "io/pread", "backing/attrs")

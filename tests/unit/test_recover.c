@@ -152,6 +152,30 @@ static void test_partial(void **state)
 	sample_close(&sample);
 }
 
+/* I24: what the newest version lacks is not safe, whatever this machine has forgotten. */
+static void test_lacking(void **state)
+{
+	struct sample sample;
+	struct recover_head head;
+	struct error error = {0};
+	struct db *db;
+
+	(void)state;
+	sample_open(&sample, false);
+	sample_commit(&sample, sample_delta(&sample, VERSION_LACKING), 0);
+	db = open_db(&sample, "a");
+	assert_int_equal(recover(&sample, db, &head, &error), 0);
+	assert_int_equal(scalar(db, "SELECT value FROM meta WHERE name='imported'"), 1);
+	assert_int_equal(scalar(db, "SELECT count(*) FROM meta WHERE name='confirmed_cut_ns'"), 0);
+	sample_commit(&sample, sample_delta(&sample, 0), 0);
+	sample_commit(&sample, sample_delta(&sample, VERSION_LACKING), 0);
+	assert_int_equal(recover(&sample, db, &head, &error), 0);
+	assert_int_equal(head.seq, 3);
+	assert_int_equal(scalar(db, "SELECT value FROM meta WHERE name='confirmed_cut_ns'"), scalar(db, "SELECT cut_ns FROM version WHERE seq=2"));
+	db_close(db);
+	sample_close(&sample);
+}
+
 /* I18: through a checkpoint; records below it may be gone, and checkpoints that no record names count for nothing. */
 static void test_checkpoint(void **state)
 {
@@ -472,7 +496,7 @@ static void test_saved_texts(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_log_only), cmocka_unit_test(test_partial), cmocka_unit_test(test_checkpoint),
+		cmocka_unit_test(test_log_only), cmocka_unit_test(test_partial), cmocka_unit_test(test_lacking), cmocka_unit_test(test_checkpoint),
 		cmocka_unit_test(test_hostile_log), cmocka_unit_test(test_intruder), cmocka_unit_test(test_hostile_checkpoint), cmocka_unit_test(test_follow),
 		cmocka_unit_test(test_unlock), cmocka_unit_test(test_unlock_unencrypted), cmocka_unit_test(test_saved_texts),
 	};
