@@ -2,6 +2,7 @@
 
 #include "backing_internal.h"
 #include "bytes.h"
+#include "failpoint.h"
 #include "io.h"
 
 #include <errno.h>
@@ -79,7 +80,12 @@ static int open_by_key(int mount_fd, const struct node_key *key, int flags)
 	do
 		fd = open_by_handle_at(mount_fd, &buffer.handle, flags | O_CLOEXEC);
 	while (fd < 0 && errno == EINTR);
-	return fd < 0 ? -errno : fd;
+	if (fd < 0)
+		return -errno;
+	int refused = FAILPOINT_ERRNO_FD("backing/open-handle", fd);
+	if (refused)
+		close(fd);
+	return refused ? -refused : fd;
 }
 
 static int identify_fd(const struct backing *backing, int fd, struct node_key *key, struct stat *st)

@@ -93,14 +93,36 @@ static struct node *keep(struct volume *volume, const struct node_key *key, mode
 	return node_key_type(key) >= 0 ? NULL : node_get(volume_nodes(volume), key, type, fd);
 }
 
-/* These: 0 or -errno. What is gone needs no note: its names say so. */
+/* A handle that opens nothing: it is gone, or the disk does not give it (the kernel says ESTALE for both). Who seals one that a version has asks its names. 0 or -errno; -ENOMEM also for
+ * a database that can't be read: not the disk of the tree refused something. */
+static int note_stale(struct volume *volume, const struct node_key *key)
+{
+	struct local_row local;
+	struct inode_hold hold;
+	struct db_conn *conn;
+	int rc = db_read_begin(volume_db(volume), &conn, NULL);
+
+	if (rc < 0)
+		return -ENOMEM;
+	rc = catalogue_local_by_key(conn, key->bytes, key->length, &local);
+	if (rc == 0)
+		rc = catalogue_inode(conn, CATALOGUE_LIVE, local.ino, &hold);
+	db_read_end(volume_db(volume), conn);
+	if (rc != 0)
+		return rc == ERR_ABSENT ? 0 : -ENOMEM;
+	mode_t type = hold.row.mode & S_IFMT;
+	inode_hold_free(&hold);
+	return journal_note_inode(volume_journal(volume), key, type, S_ISREG(type));
+}
+
+/* These: 0 or -errno. */
 static int note_inode(struct volume *volume, const struct row *row)
 {
 	int fd = backing_reopen_key(volume_backing(volume), &row->key, O_PATH | O_NOFOLLOW), rc = 0;
 	struct stat st;
 
 	if (fd < 0)
-		return fd == -ESTALE || fd == -ENOENT ? 0 : fd;
+		return fd == -ESTALE || fd == -ENOENT ? note_stale(volume, &row->key) : fd;
 	if (fstat(fd, &st) < 0) {
 		rc = -errno;
 	} else if (st.st_nlink > 0) {
@@ -113,7 +135,7 @@ static int note_inode(struct volume *volume, const struct row *row)
 }
 
 /* No version can name an inode that none has captured: a cut would put the name off, back into the backlog, and the next cut would do the same, for ever. Nobody else may have noted this one, as it
- * can have come to its name after the scan. 0 or -errno. */
+ * can have come to its name after the scan. As note_stale. */
 static int note_unknown(struct volume *volume, const struct node_key *key, mode_t type, int fd)
 {
 	struct local_row local = { 0 };
@@ -121,11 +143,11 @@ static int note_unknown(struct volume *volume, const struct node_key *key, mode_
 	int rc = db_read_begin(volume_db(volume), &conn, NULL);
 
 	if (rc < 0)
-		return -EIO;
+		return -ENOMEM;
 	rc = catalogue_local_by_key(conn, key->bytes, key->length, &local);
 	db_read_end(volume_db(volume), conn);
 	if (rc < 0 && rc != ERR_ABSENT)
-		return -EIO;
+		return -ENOMEM;
 	if (local.captured)
 		return 0;
 	struct node *node = keep(volume, key, type, fd);

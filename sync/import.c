@@ -267,7 +267,7 @@ static int add_inode(struct batch *batch, const struct backlog_inode *row)
 	rc = seal_ino_by_key(sealing, &row->key, st.st_mode, &ino, batch->error);
 	if (rc)
 		return rc;
-	if (fd < 0) {
+	if (failed && !ino->known) {
 		ino->vanished = true; /* its names are the names' matter: this drops the row */
 		return 0;
 	}

@@ -17,9 +17,9 @@ READER = os.path.join(yt.TOP, "scripts/yester-read")
 class Disk:
     """Refuses, at some failpoints, the inodes that break() was told of."""
 
-    def __init__(self, name, *points):
+    def __init__(self, name, *points, error="EIO"):
         self.list = os.path.join(yt.TMP, name + ".bad")
-        self.env = {"YESTER_FAILPOINT": ",".join(f"{point}=EIO@{self.list}" for point in points)}
+        self.env = {"YESTER_FAILPOINT": ",".join(f"{point}={error}@{self.list}" for point in points)}
         self.numbers = []
 
     def break_at(self, *paths):
@@ -49,8 +49,8 @@ def read(path):
         return file.read()
 
 
-def make(name, *points, **config):
-    disk = Disk(name, *points)
+def make(name, *points, error="EIO", **config):
+    disk = Disk(name, *points, error=error)
     volume = yt.Volume(name, binary=yt.FAILPOINTS_BIN, env=disk.env).init(**({"interval": "1h"} | config))
     os.mkdir(os.path.join(volume.dir, "sub"))
     for number in range(5):
@@ -61,14 +61,14 @@ def make(name, *points, **config):
     return volume, disk
 
 
-def refused(volume, paths):
+def refused(volume, paths, why="Input/output error"):
     """A sync that tells of one of those files; status does too."""
     done = volume.yester("sync", volume.dir, expect=None)
     yt.equal(done.returncode, 1, f"exit code of sync: {done.stderr}")
     status = volume.status()
     yt.equal(status["state"], "degraded", "state")
     for text in (status["last_error"], done.stderr.decode()):
-        yt.check(any(f"{path}: can't be read (Input/output error)" in text for path in paths), f"it says: {text}")
+        yt.check(any(f"{path}: can't be read ({why})" in text for path in paths), f"it says: {text}")
     yt.check("disk" in status["last_error"], f"last_error does not say what to do: {status['last_error']}")
     return status
 
@@ -180,6 +180,29 @@ def test_tried_again_by_itself():
     volume.mount()
     volume.wait_state("synced")
     is_healed(volume, "again-clone")
+
+
+def test_handle_that_opens_nothing():
+    """So the kernel tells of an inode that the disk does not give: as of one that is gone (ESTALE)."""
+    volume, disk = make("stale", "backing/open-handle", error="ESTALE")
+    safe = volume.status()["safe_until"]
+    before = read(volume.path("sub/f1"))
+    volume.umount()  # which closes what is open of it
+    write(volume.path("sub/f1"), b"CHANGED", 5000)
+    disk.break_at(volume.path("sub/f1"))
+    volume.mount()
+    for number in range(3):
+        write(volume.path(f"other{number}"), b"other")
+        status = refused(volume, ["sub/f1"], "Stale file handle")
+        yt.check(status["safe_until"] <= safe, f"safe_until is {status['safe_until']}, after {safe}")
+        yt.equal(sorted(os.listdir(volume.snapshot("latest/sub"))), ["f0", "f1", "f2", "f3", "f4"], "names in the version")
+        yt.equal(read(volume.snapshot("latest/sub/f1")), before, "the last good content")
+        yt.equal(read(volume.snapshot("latest", f"other{number}")), b"other", "another file")
+        if number == 1:
+            volume.umount("--timeout", "5s", expect=4)
+            volume.mount()
+    disk.heal()
+    is_healed(volume, "stale-clone")
 
 
 def test_without_the_database():
