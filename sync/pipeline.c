@@ -251,6 +251,16 @@ static bool is_version_due(const struct pipeline *pipeline)
 	return pipeline->force || pipeline->blind || env->head == 0 || env->head_partial || (env->head_lacking && !is_unreadable(pipeline));
 }
 
+/* Who is told that the version lacks something finds it in the status, too. */
+static void tell_version(struct pipeline *pipeline, const struct view *view)
+{
+	const struct error *lacks = is_unreadable(pipeline) ? &pipeline->env.unreadable : NULL;
+
+	if (lacks)
+		pipeline_set_error(pipeline, lacks);
+	tell_done(pipeline, view->ticket, lacks);
+}
+
 static int cut_step(struct pipeline *pipeline, const struct view *view, struct error *error)
 {
 	bool blind = pipeline->blind;
@@ -263,7 +273,7 @@ static int cut_step(struct pipeline *pipeline, const struct view *view, struct e
 	if (!rc && !pipeline->env.bulk && blind)
 		set_phase(pipeline, PIPELINE_SCANNING);
 	else if (!rc && !pipeline->env.bulk && !pipeline->env.head_partial && !(pipeline->env.head_lacking && !is_unreadable(pipeline)))
-		tell_done(pipeline, view->ticket, is_unreadable(pipeline) ? &pipeline->env.unreadable : NULL);
+		tell_version(pipeline, view);
 	return rc;
 }
 
