@@ -175,6 +175,18 @@ all:
 	return offset;
 }
 
+int64_t frozen_next_hole(struct frozen *frozen, int64_t offset, int64_t end)
+{
+	struct dirt *dirt = dirt_of(frozen);
+	int fd;
+
+	small_lock_take(&dirt->node->lock);
+	fd = prepare(dirt->journal, dirt) == ERR_OK ? frozen_reading_fd(dirt->journal, dirt) : -1;
+	off_t hole = fd < 0 ? -1 : lseek(fd, offset, SEEK_HOLE);
+	small_lock_leave(&dirt->node->lock);
+	return hole > offset && hole < end ? hole : end;
+}
+
 /* Reads what is on disk now; short at the end of the file: zeros. */
 static int read_disk(int fd, char *data, size_t length, int64_t offset)
 {

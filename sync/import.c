@@ -49,6 +49,14 @@ static int64_t next_live(void *context, int64_t offset, int64_t end)
 	return at < end ? at : end;
 }
 
+static int64_t hole_live(void *context, int64_t offset, int64_t end)
+{
+	const struct source *source = context;
+	off_t at = lseek(source->fd, offset, SEEK_HOLE);
+
+	return at < 0 || at > end ? end : at;
+}
+
 static bool same_time(struct timespec a, struct timespec b) { return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec; }
 
 static int source_finish(void *context, struct error *error)
@@ -77,7 +85,7 @@ static int seal_open_inode(struct seal_worker *worker, struct seal_ino *ino, int
 			   struct error *error)
 {
 	struct source source = {.fd = fd, .before = attrs->st};
-	struct seal_content content = {.read = read_live, .next_data = next_live, .finish = source_finish, .context = &source,
+	struct seal_content content = {.read = read_live, .next_data = next_live, .next_hole = hole_live, .finish = source_finish, .context = &source,
 				       .size = attrs->st.st_size};
 	bool any = false;
 	int rc = 0;

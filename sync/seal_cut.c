@@ -33,6 +33,11 @@ static int64_t next_frozen(void *context, int64_t offset, int64_t end)
 	return frozen_next_data(((struct source *)context)->frozen, offset, end);
 }
 
+static int64_t hole_frozen(void *context, int64_t offset, int64_t end)
+{
+	return frozen_next_hole(((struct source *)context)->frozen, offset, end);
+}
+
 static int read_unchanged(void *context, void *data, size_t length, int64_t offset, struct error *error)
 {
 	struct source *source = context;
@@ -82,6 +87,7 @@ static int seal_whole_now(struct seal_worker *worker, struct seal_ino *ino, stru
 	}
 	content->read = read_either;
 	content->next_data = no_holes;
+	content->next_hole = NULL;
 	int rc = seal_file(worker, ino->ino, content, NULL, any, error);
 	ino->whole = !rc;
 	ino->deferred = rc == ERR_BUSY; /* its rows were not made yet: they come after the last byte */
@@ -91,7 +97,7 @@ static int seal_whole_now(struct seal_worker *worker, struct seal_ino *ino, stru
 static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const struct attrs *attrs, bool *any, struct error *error)
 {
 	struct source source = {.frozen = ino->frozen};
-	struct seal_content content = {.read = read_frozen, .next_data = next_frozen, .read_unchanged = read_unchanged,
+	struct seal_content content = {.read = read_frozen, .next_data = next_frozen, .next_hole = hole_frozen, .read_unchanged = read_unchanged,
 				       .context = &source, .size = attrs->st.st_size};
 	int rc;
 

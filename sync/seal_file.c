@@ -1,7 +1,7 @@
 /* The content of one regular file: from its bytes, or its changed ranges, to chunks and extent rows.
  *
- * A file that changed throughout goes through the chunker. Of others, each changed range is stored exactly as it is, rounded to blocks: in regions of 2 MiB, without its zero blocks. A region that holds too many
- * extents is read as a whole, if nobody has touched the rest of it since the cut, and stored as one chunk.
+ * A file that changed throughout goes through the chunker, which begins anew after a hole of 64 KiB or more: that is neither read nor stored. Of others, each changed range is stored exactly as it is, rounded
+ * to blocks: in regions of 2 MiB, without its zero blocks. A region that holds too many extents is read as a whole, if nobody has touched the rest of it since the cut, and stored as one chunk.
  *
  * The rows come from one rule: what is live and intersects what was stored anew keeps the parts that are outside; the difference between that layout and the live one is the delta. So unchanged content never
  * makes a row. */
@@ -14,6 +14,7 @@
 #define BLOCK INT64_C(4096)
 #define REGION (INT64_C(2) << 20)
 #define DENSE 256 /* extents in a region */
+#define HOLE_MIN (INT64_C(64) << 10) /* a smaller one within data is zeros in a chunk: two chunks would cost more than it saves */
 
 struct ranges { /* growable; sorted where said */
 	struct extent *list;
@@ -33,6 +34,7 @@ struct file {
 	struct layout live;    /* rows that intersect it */
 	struct layout fresh;   /* what it now holds */
 	struct layout next;    /* what is to be live in their place */
+	int64_t zeros_to;      /* end of the hole that was found last: who was told of one must not ask within it again, where somebody may have written since the cut */
 	struct error *error;
 };
 
@@ -118,28 +120,51 @@ static int64_t next_data(struct file *file, int64_t offset, int64_t end)
 	return at < 0 ? at : at > end ? end : at < offset ? offset : at;
 }
 
+/* How much of [from, from + most) comes next into the window, and whether it is *zeros of a hole. *gap: not so, a hole that no chunk is to span begins there, and data goes on at *gap; else -1. */
+static int64_t next_piece(struct file *file, int64_t from, int64_t most, bool *zeros, int64_t *gap)
+{
+	const struct seal_content *content = file->content;
+
+	*gap = -1;
+	if (from >= file->zeros_to) {
+		int64_t data = next_data(file, from, content->size);
+		if (data < 0)
+			return data;
+		file->zeros_to = data;
+		if (data > from && (from == 0 || data == content->size || data - from >= HOLE_MIN))
+			*gap = data;
+	}
+	*zeros = file->zeros_to > from;
+	if (*zeros)
+		return file->zeros_to - from < most ? file->zeros_to - from : most;
+	if (most > REGION)
+		most = REGION; /* look for holes now and then, though nobody says where the next one is */
+	int64_t hole = content->next_hole ? content->next_hole(content->context, from, from + most) : from + most;
+	return hole > from && hole - from < most ? hole - from : most;
+}
+
 /* Fills the window from `at` on until it is full or a hole begins. *length is what it holds; *gap: where data goes on after a hole, else -1. */
 static int fill(struct file *file, uint8_t *window, int64_t at, size_t *length, int64_t *gap)
 {
-	int64_t size = file->content->size;
+	const struct seal_content *content = file->content;
 
 	*gap = -1;
-	while (*length < SEAL_WINDOW_BYTES && at + (int64_t)*length < size) {
-		int64_t from = at + (int64_t)*length;
-		int64_t left = size - from < (int64_t)(SEAL_WINDOW_BYTES - *length) ? size - from : (int64_t)(SEAL_WINDOW_BYTES - *length);
-		int64_t data = next_data(file, from, size);
-		if (data < 0)
-			return error_set(file->error, (int)data, 0, "looking for holes: %s", error_word((int)data));
-		if (data > from) {
-			*gap = data;
+	while (*length < SEAL_WINDOW_BYTES && at + (int64_t)*length < content->size) {
+		int64_t from = at + (int64_t)*length, room = (int64_t)(SEAL_WINDOW_BYTES - *length);
+		bool zeros = false;
+		int64_t piece = next_piece(file, from, content->size - from < room ? content->size - from : room, &zeros, gap);
+		int rc = 0;
+		if (piece < 0)
+			return error_set(file->error, (int)piece, 0, "looking for holes: %s", error_word((int)piece));
+		if (*gap >= 0)
 			return 0;
-		}
-		if (left > REGION)
-			left = REGION; /* look for holes now and then */
-		int rc = file->content->read(file->content->context, window + *length, (size_t)left, from, file->error);
+		if (zeros)
+			memset(window + *length, 0, (size_t)piece);
+		else
+			rc = content->read(content->context, window + *length, (size_t)piece, from, file->error);
 		if (rc)
 			return rc;
-		*length += (size_t)left;
+		*length += (size_t)piece;
 	}
 	return 0;
 }

@@ -179,6 +179,46 @@ static void test_dense_extents(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* What a file holds of data, in the newest version. */
+static void holds(struct machine *machine, const char *path, int64_t extents, int64_t bytes)
+{
+	char query[200];
+
+	snprintf(query, sizeof(query), "SELECT count(*) FROM extent JOIN name USING(ino) WHERE cast(name AS text)='%s'", path);
+	assert_int_equal(machine_int(machine, query), extents);
+	snprintf(query, sizeof(query), "SELECT sum(length) FROM extent JOIN name USING(ino) WHERE cast(name AS text)='%s'", path);
+	assert_int_equal(machine_int(machine, query), bytes);
+}
+
+/* Chunks end where data ends: holes are neither read nor stored, in an import nor from a cut; small ones within data are no reason for more chunks. */
+static void test_holes(void **state)
+{
+	struct machine *machine = *state, other;
+	char block[8192];
+
+	machine_run(machine, "for i in $(seq 20); do dd if=/dev/urandom of=imported bs=4096 count=2 seek=$((i * 2048)) conv=notrunc status=none; done; "
+			     "for i in 0 2 4 6; do dd if=/dev/urandom of=imported bs=4096 count=1 seek=$((50000 + i)) conv=notrunc status=none; done; "
+			     "truncate -s 300M imported");
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	sync_and_compare(machine);
+	holds(machine, "imported", 21, 20 * 8192 + 7 * 4096);
+	machine_create(machine, "written");
+	memset(block, 'w', sizeof(block));
+	for (int i = 1; i <= 20; i++)
+		machine_write(machine, "written", i * (INT64_C(8) << 20), block, sizeof(block));
+	for (int i = 0; i < 8; i += 2)
+		machine_write(machine, "written", (50000 + i) * 4096, block, 4096);
+	machine_truncate(machine, "written", 300 << 20);
+	sync_and_compare(machine);
+	holds(machine, "written", 21, 20 * 8192 + 7 * 4096);
+	machine_make(&other, "holes", machine->remote);
+	machine_clone(&other);
+	machine_run(&other, "test $(stat -c %%b imported) -le 512 && test $(stat -c %%b written) -le 512"); /* of 512 bytes each */
+	machine_free(&other);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 static void test_import(void **state)
 {
 	struct machine *machine = *state;
@@ -295,6 +335,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_live_changes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_changes_behind, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_dense_extents, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_holes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_import, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_loss_is_held, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_small_spool, setup, teardown),
