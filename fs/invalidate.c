@@ -267,10 +267,10 @@ bool invalidate_stop(struct fs *fs)
 	pthread_cond_broadcast(&v->advance);
 	while (started && !v->stopped && rc != ETIMEDOUT)
 		rc = pthread_cond_timedwait(&v->advance, &v->lock, &deadline);
-	bool ended = !started || v->stopped;
-	v->started = started && !ended;
+	bool ended = !started || v->stopped, ours = ended && v->started; /* two may wait for it; one joins */
+	v->started = v->started && !ended;
 	pthread_mutex_unlock(&v->lock);
-	if (started && ended)
+	if (ours)
 		pthread_join(v->thread, NULL);
 	return ended;
 }

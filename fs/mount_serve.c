@@ -10,12 +10,14 @@
 #include "session.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <unistd.h>
 
 #define SIGNAL_DRAIN_NS (20 * NS_PER_S)
 #define SLICE_NS (NS_PER_S)
@@ -24,6 +26,7 @@
 #define PATIENCE_OFFLINE_NS (3 * NS_PER_S)
 /* The kernel breaks the connection in the umount(2) of the last mount. Longer only while somebody still walks through it. */
 #define COPIES_NS (2 * NS_PER_S)
+#define WRITE_BACK_NS (10 * NS_PER_S)
 
 struct serving {
 	const struct mount_request *request;
@@ -97,6 +100,36 @@ static bool no_tick(void *context)
 	return true;
 }
 
+static bool is_still_there(const struct serving *serving)
+{
+	struct mount_entry now;
+	return mount_point_find(serving->request->mountpoint, &now) && strcmp(now.device, serving->mount.device) == 0;
+}
+
+/* Before each unmount. What programs have stored through mappings may be with the kernel only. umount(2) has it written back, but not when the mount is in use or has copies; then it would be lost with the
+ * connection. Since Linux 6.18 syncfs(2) returns when the requests are on their way (wait_sb_inodes() leaves FUSE out): see end_session. */
+static void write_back(const struct serving *serving)
+{
+	const char *path = serving->request->mountpoint;
+
+	if (!is_still_there(serving))
+		return;
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0 || syncfs(fd) != 0)
+		log_warn("%s: what programs have stored there through mappings may not all have been written back: %s", path, strerror(errno));
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Although somebody uses the mount, or a copy of it. The signal thread's. */
+static void end_session(struct serving *serving)
+{
+	if (!session_wait_idle(&serving->fs, WRITE_BACK_NS))
+		log_warn("%s: not all requests have been answered at the end", serving->request->mountpoint);
+	invalidate_stop(&serving->fs); /* it may wait for operations that would not be answered any more */
+	session_exit(&serving->fs);
+}
+
 /* Whoever makes a mount namespace (a container, a service) has a copy of each mount in it, and most such copies stay when the mount goes (mount_namespaces(7), private propagation). They would keep the
  * connection, and so this process and the volume, for as long as the namespace lives. They can't be unmounted from here; without us they are dead. The signal thread's. */
 static void end_copies(struct serving *serving)
@@ -105,17 +138,13 @@ static void end_copies(struct serving *serving)
 		return;
 	log_warn("%s: unmounted, but another mount namespace (a container?) has a copy of the mount; that ends too",
 		 serving->request->mountpoint);
-	invalidate_stop(&serving->fs); /* it may wait for operations that would not be answered any more */
-	session_exit(&serving->fs);
+	end_session(serving);
 }
 
-/* Has the signal thread look after them. */
-static void tell_unmounted(struct serving *serving)
+/* Has the signal thread look after them. To the process: that thread may not have begun yet, or be gone already; all others block the signal. */
+static void tell_unmounted(void)
 {
-	pthread_mutex_lock(&serving->lock);
-	if (!serving->ending) /* afterwards it is joined */
-		pthread_kill(serving->signals, SIGUSR2);
-	pthread_mutex_unlock(&serving->lock);
+	kill(getpid(), SIGUSR2);
 }
 
 /* For control.h. */
@@ -139,10 +168,11 @@ static int unmount_asked(void *context, int64_t timeout_ns, bool (*tick)(void *)
 		serving->drain_until_ns = timeout_ns < 0 ? INT64_MAX : start + timeout_ns;
 		pthread_mutex_unlock(&serving->lock);
 	}
+	write_back(serving);
 	int rc = mount_point_unmount(serving->request->mountpoint, false, error);
 	if (rc != 0 && rc != ERR_ABSENT) /* somebody was faster */
 		return rc;
-	tell_unmounted(serving);
+	tell_unmounted();
 	return 0;
 }
 
@@ -153,6 +183,7 @@ static void end_by_signal(struct serving *serving)
 	struct error error;
 	log_info("asked to end: uploading what is left, for %d seconds at most", (int)(SIGNAL_DRAIN_NS / NS_PER_S));
 	drain(serving, SIGNAL_DRAIN_NS, no_tick, NULL, &error);
+	write_back(serving);
 	if (mount_point_unmount(serving->request->mountpoint, false, &error) == 0) {
 		end_copies(serving);
 		return;
@@ -160,8 +191,7 @@ static void end_by_signal(struct serving *serving)
 	log_warn("%s; unmounting it all the same", error.message);
 	if (mount_point_unmount(serving->request->mountpoint, true, &error) < 0)
 		log_error("%s", error.message);
-	invalidate_stop(&serving->fs); /* it may wait for operations that would not be answered any more */
-	session_exit(&serving->fs);
+	end_session(serving);
 }
 
 static void *signal_thread(void *arg)
@@ -187,7 +217,7 @@ static void *signal_thread(void *arg)
 		pthread_mutex_unlock(&serving->lock);
 		if (ending)
 			return NULL;
-		if (number == SIGUSR2)
+		if (number == SIGUSR2 && !is_still_there(serving)) /* anybody may send it */
 			end_copies(serving);
 		if (first)
 			end_by_signal(serving);
@@ -275,12 +305,6 @@ static void close_all(struct serving *serving, struct error *result, int64_t *ve
 	}
 	invalidate_free(&serving->fs);
 	volume_close(serving->fs.volume, true);
-}
-
-static bool is_still_there(const struct serving *serving)
-{
-	struct mount_entry now;
-	return mount_point_find(serving->request->mountpoint, &now) && strcmp(now.device, serving->mount.device) == 0;
 }
 
 /* An operation that nobody answers any more keeps our thread in the kernel, and that thread keeps the connection: it has to be broken. */

@@ -1,6 +1,7 @@
 #include "session.h"
 
 #include "backing.h"
+#include "clock.h"
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
@@ -22,6 +23,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LOOP_THREADS 16
@@ -293,6 +295,22 @@ static bool connection_is_dead(struct fuse_session *session, int wait_ms)
 bool session_is_broken(struct fs *fs, int64_t wait_ns)
 {
 	return connection_is_dead(fs->session, (int)(wait_ns / 1000000));
+}
+
+/* The queue is one for all descriptors. While it is empty no background request waits behind it either: those wait only for max_background others, and of these LOOP_THREADS at most can be out of the queue
+ * (flush_bg_queue(), Linux 6.18). What a thread has taken it answers (fuse_session_loop_mt). */
+bool session_wait_idle(struct fs *fs, int64_t wait_ns)
+{
+	const struct timespec pause = {.tv_nsec = NS_PER_S / 500};
+	int64_t until = clock_mono_ns() + wait_ns;
+	struct pollfd one = {.fd = fuse_session_fd(fs->session), .events = POLLIN};
+
+	while (poll(&one, 1, 0) > 0 && !(one.revents & POLLERR)) {
+		if (clock_mono_ns() > until)
+			return false;
+		nanosleep(&pause, NULL);
+	}
+	return true;
 }
 
 void session_close(struct fs *fs)

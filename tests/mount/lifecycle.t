@@ -156,6 +156,41 @@ def test_copy_in_another_namespace():
     volume.umount()
 
 
+MAPPED_PAGES = 4096
+MAPPER = """
+import mmap, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+pages = mmap.mmap(fd, 0)
+for at in range(0, len(pages), 4096):
+    pages[at:at + 4] = b"new!"
+print("stored", flush=True)
+sys.stdin.readline()
+os._exit(0)
+"""
+
+
+def test_stored_through_a_mapping():
+    """What a program has stored through a mapping, and nobody has written back yet, is in the directory though the mount ends under the program: it runs
+    where there is a copy of the mount, or the daemon is told to end whoever uses the mount."""
+    volume = make("mapped")
+    alone = ["unshare", "-m", "--propagation", "private"]
+    for namespace, end in ((alone, volume.umount), (alone, lambda: os.kill(volume.pid, signal.SIGTERM)), ([], lambda: os.kill(volume.pid, signal.SIGTERM))):
+        below = os.path.join(volume.dir, "sub/b")
+        write(below, "old." * 1024 * MAPPED_PAGES)
+        volume.mount()
+        program = subprocess.Popen([*namespace, sys.executable, "-c", MAPPER, volume.path("sub/b")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        try:
+            yt.equal(program.stdout.readline().strip(), b"stored", "the program has stored")
+            end()
+            volume.wait_gone()
+            yt.equal(read(below).count("new!"), MAPPED_PAGES, f"pages that a program stored to ({namespace}), in the directory")
+        finally:
+            program.kill()
+            program.wait()
+    volume.mount()
+    volume.umount()
+
+
 def test_again_at_once():
     """umount(8) returns before the daemon has made its last version: who mounts, asks or syncs at that moment waits for it and is not refused."""
     volume = make("again")
