@@ -13,6 +13,7 @@ struct handle {
 	int fd;                         /* constant */
 	int flags;                      /* constant once it is answered: of its open, if `counted` */
 	bool counted;                   /* likewise: fs->io counts it */
+	bool append_only;               /* likewise: opened with O_APPEND, as the file takes nothing else (chattr +a): what is written goes to its end, whatever the offset (pwrite(2)) */
 	bool uncacheable;               /* likewise: what is read through it must not stay in the kernel's pages (op_read) */
 	/* directories: what getdents64(2) gave and readdir has not passed on yet */
 	pthread_mutex_t lock;

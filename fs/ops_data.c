@@ -17,6 +17,7 @@
 #include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Below this a copy is cheaper than a pipe and two splices. */
@@ -147,6 +148,20 @@ static void tell_cleared(struct fs *fs, fuse_ino_t ino, const struct identity *i
 		invalidate_attributes(fs, ino);
 }
 
+/* Lock of the inode held. Where a write to a file that only grows begins: the kernel's idea of the end may be old, if it grew behind the mount. Pages of a mapping are of places that are not to change: a
+ * plain filesystem refuses to map such a file (do_mmap()), but the kernel does not know that of ours. 0 or -errno. */
+static int append_at(const struct handle *handle, const struct fuse_file_info *fi, off_t *offset)
+{
+	struct stat st;
+
+	if (fi->writepage)
+		return -EPERM;
+	if (fstat(handle->fd, &st) != 0)
+		return -errno;
+	*offset = st.st_size;
+	return 0;
+}
+
 void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_t offset, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -162,7 +177,9 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_
 	ssize_t rc = mutation_begin(&mutation, fs->journal);
 	if (rc == 0) {
 		mutation_lock(&mutation, handle->node, NULL, NULL, NULL);
-		rc = mutation_data(&mutation, handle->node, offset, (int64_t)size);
+		rc = handle->append_only ? append_at(handle, fi, &offset) : 0;
+		if (rc == 0) /* who appends behind the mount at this moment moves ours */
+			rc = mutation_data(&mutation, handle->node, offset, handle->append_only ? -1 : (int64_t)size);
 		if (rc == 0) {
 			identity_enter_write(&identity, req, handle->fd, fsetid_of_write(fs, fi));
 			rc = write_all(handle->fd, data, size, offset);

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 /* Flags for the backing file. Not ours:
- *   O_APPEND           the kernel computes each offset, and pwrite(2) on such a descriptor ignores it
+ *   O_APPEND           the kernel computes each offset, and pwrite(2) on such a descriptor ignores it; but see open_file
  *   O_DIRECT           our buffers are not aligned; O_SYNC, O_DSYNC: each write says it again (I9)
  *   O_CREAT, O_EXCL    its business; O_TRUNC: comes as a SETATTR (session.c)
  *   O_NONBLOCK         means nothing for files, but for leases */
@@ -35,6 +35,15 @@ static int reopen(struct fs *fs, struct node *node, int flags)
 	if (fd == -EPERM && flags & O_NOATIME)
 		fd = backing_reopen(fs->backing, node, flags & ~O_NOATIME);
 	return fd;
+}
+
+/* A file that may only grow (chattr +a) opens in no other way for writing (may_open()). */
+static int open_file(struct fs *fs, struct node *node, int flags, bool *append_only)
+{
+	int fd = reopen(fs, node, backing_flags(flags));
+
+	*append_only = fd == -EPERM && flags & O_APPEND && (flags & O_ACCMODE) != O_RDONLY;
+	return *append_only ? reopen(fs, node, backing_flags(flags) | O_APPEND) : fd;
 }
 
 /* ---------------------------------------------------------------- answering an open */
@@ -155,11 +164,14 @@ static int open_place(struct opening *opening, struct place *place)
 		return -ENFILE;
 	if (inode_is_foreign(place->node))
 		return -EACCES;
-	int fd = reopen(fs, place->node, backing_flags(opening->fi.flags));
+	bool append_only;
+	int fd = open_file(fs, place->node, opening->fi.flags, &append_only);
 	if (fd < 0)
 		return fd;
 	node_ref(fs->nodes, place->node);
 	int rc = open_handle(opening, place->node, place->fd, fd, false);
+	if (rc == 0)
+		handle_of(&opening->fi)->append_only = append_only;
 	if (rc < 0) {
 		node_put(fs->nodes, place->node);
 		close(fd);
