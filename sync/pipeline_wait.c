@@ -209,6 +209,8 @@ int pipeline_drain(struct pipeline *pipeline, int64_t drain_ns, struct error *er
 	for (;;) {
 		uint64_t seen = pipeline->changes;
 		rc = look_up_trouble(&waiting, &upload);
+		if (rc == ERR_CORRUPT && upload.confirmed < pipeline->status.head)
+			rc = 0; /* what is spooled still goes up: the next mount begins with an empty spool */
 		if (!rc && upload.confirmed >= pipeline->status.head && !status.clean)
 			rc = status.suspects ? still_mapped(&waiting, &status) : timed_out(&waiting, &upload);
 		if (rc || upload.confirmed >= pipeline->status.head)

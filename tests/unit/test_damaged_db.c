@@ -4,6 +4,7 @@
 
 #include "clock.h"
 #include "db.h"
+#include "sync.h"
 
 #include <cmocka.h>
 #include <fcntl.h>
@@ -142,11 +143,62 @@ static void test_found_in_use_and_killed(void **state)
 	check_mended(machine);
 }
 
+#define UNSENT 20
+
+/* Versions that no remote has yet, then a page of a long value that only a check reads. */
+static void make_unsent_and_damage(struct machine *machine)
+{
+	size_t length = 4 << 20;
+	void *filler = calloc(1, length);
+	struct db_conn *conn;
+	int64_t version;
+	char name[16];
+	off_t size;
+
+	assert_non_null(filler);
+	MACHINE_OK(machine, db_begin(volume_db(machine->volume), true, &conn, &machine->error));
+	MACHINE_OK(machine, db_step(conn, &machine->error, "INSERT INTO pack VALUES(1000000, x'00', x'00', ?, 0, 0, 1)", "b", filler, length));
+	MACHINE_OK(machine, db_commit(volume_db(machine->volume), &machine->error));
+	free(filler);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	int fd = open_file(machine, &size);
+	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
+	machine_mount(machine, false, false);
+	for (int i = 0; i < UNSENT; i++) {
+		snprintf(name, sizeof(name), "unsent%d", i);
+		machine_create(machine, name);
+		MACHINE_OK(machine, sync_engine()->sync(machine->engine, false, 0, &version, &machine->error));
+	}
+	assert_int_equal(pwrite(fd, "????", 4, size / 4096 * 4096 - 500 * 4096), 4);
+	close(fd);
+	assert_int_equal(db_quick_check(volume_db(machine->volume), &machine->error), ERR_CORRUPT);
+	check_refused(machine);
+	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
+}
+
+/* The next mount empties the spool: what is in it has to go up before, as at any other unmount. */
+static void test_spool_goes_up(void **state)
+{
+	struct machine *machine = *state;
+
+	make_unsent_and_damage(machine);
+	int64_t before = machine_status(machine).confirmed;
+	MACHINE_AWAIT(machine, "the remote to be tried again",
+		      machine_sync(machine) == ERR_CORRUPT && machine_status(machine).confirmed > before);
+	assert_int_equal(machine_unmount(machine, 60 * NS_PER_S, true), ERR_CORRUPT);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	machine_compare(machine);
+	assert_true(machine_int(machine, "SELECT count(*) FROM version WHERE flags & 1=0") >= 1 + UNSENT);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_found_by_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_found_in_use_and_killed, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_spool_goes_up, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
