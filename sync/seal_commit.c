@@ -219,6 +219,9 @@ static int transaction(struct commit *commit, bool version)
 		rc = upload_register(sealing->env->upload, sealing->objects, conn, commit->error);
 	if (!rc && version)
 		rc = set_meta(commit, conn);
+	/* Fault 20: a read that met with damage may have given less than there is, the base of the record for one. */
+	if (!rc && db_damaged(db))
+		rc = error_set(commit->error, ERR_CORRUPT, 0, "version %lld: the local database is damaged", (long long)sealing->seq);
 	if (rc)
 		db_rollback(db);
 	else

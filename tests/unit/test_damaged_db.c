@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -61,13 +62,11 @@ static void damage_all(struct machine *machine)
 	close(fd);
 }
 
-/* One of so many bytes that the mount does not wait for its check, damaged where only that check looks. */
-static void make_large_and_damage(struct machine *machine)
+/* A value of many pages, at the end of the file; unmounts. */
+static void add_filler(struct machine *machine, size_t length)
 {
-	size_t length = 65 << 20;
 	void *filler = calloc(1, length);
 	struct db_conn *conn;
-	off_t size;
 
 	assert_non_null(filler);
 	MACHINE_OK(machine, db_begin(volume_db(machine->volume), true, &conn, &machine->error));
@@ -75,9 +74,23 @@ static void make_large_and_damage(struct machine *machine)
 	MACHINE_OK(machine, db_commit(volume_db(machine->volume), &machine->error));
 	free(filler);
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
+/* Only a check reads there. */
+static void damage_filler(struct machine *machine, off_t pages_from_end)
+{
+	off_t size;
 	int fd = open_file(machine, &size);
-	assert_int_equal(pwrite(fd, "????", 4, size / 4096 * 4096 - 1000 * 4096), 4); /* the next page of a chain */
+
+	assert_int_equal(pwrite(fd, "????", 4, size / 4096 * 4096 - pages_from_end * 4096), 4); /* the next page of a chain */
 	close(fd);
+}
+
+/* One of so many bytes that the mount does not wait for its check. */
+static void make_large_and_damage(struct machine *machine)
+{
+	add_filler(machine, 65 << 20);
+	damage_filler(machine, 1000);
 }
 
 static void check_refused(struct machine *machine)
@@ -143,25 +156,51 @@ static void test_found_in_use_and_killed(void **state)
 	check_mended(machine);
 }
 
+static void *sync_run(void *context)
+{
+	struct machine *machine = context;
+	int64_t version;
+
+	return (void *)(intptr_t)sync_engine()->sync(machine->engine, false, 60 * NS_PER_S, &version, &(struct error){0});
+}
+
+/* While a version is made: what it was made from may be wrong, a record's base as well. It is not committed. */
+static void test_found_during_seal(void **state)
+{
+	struct machine *machine = *state;
+	struct journal_counts counts;
+	struct db_conn *conn;
+	pthread_t thread;
+	void *rc;
+
+	add_filler(machine, 4 << 20);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	damage_filler(machine, 500);
+	MACHINE_OK(machine, db_begin(volume_db(machine->volume), false, &conn, &machine->error)); /* nobody else commits */
+	machine_create(machine, "late");
+	machine_write(machine, "late", 0, "unsent", 6);
+	int64_t before = machine_status(machine).head;
+	assert_int_equal(pthread_create(&thread, NULL, sync_run, machine), 0);
+	MACHINE_AWAIT(machine, "the cut", (journal_get_counts(volume_journal(machine->volume), &counts), !counts.first_change_ns));
+	assert_int_equal(db_quick_check(volume_db(machine->volume), &machine->error), ERR_CORRUPT);
+	db_rollback(volume_db(machine->volume));
+	pthread_join(thread, &rc);
+	assert_int_equal((intptr_t)rc, ERR_CORRUPT);
+	assert_int_equal(machine_status(machine).head, before);
+	machine_unmount(machine, 0, true);
+	check_mended(machine);
+}
+
 #define UNSENT 20
 
-/* Versions that no remote has yet, then a page of a long value that only a check reads. */
+/* Versions that no remote has yet, then damage. */
 static void make_unsent_and_damage(struct machine *machine)
 {
-	size_t length = 4 << 20;
-	void *filler = calloc(1, length);
-	struct db_conn *conn;
 	int64_t version;
 	char name[16];
-	off_t size;
 
-	assert_non_null(filler);
-	MACHINE_OK(machine, db_begin(volume_db(machine->volume), true, &conn, &machine->error));
-	MACHINE_OK(machine, db_step(conn, &machine->error, "INSERT INTO pack VALUES(1000000, x'00', x'00', ?, 0, 0, 1)", "b", filler, length));
-	MACHINE_OK(machine, db_commit(volume_db(machine->volume), &machine->error));
-	free(filler);
-	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
-	int fd = open_file(machine, &size);
+	add_filler(machine, 4 << 20);
 	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
 	machine_mount(machine, false, false);
 	for (int i = 0; i < UNSENT; i++) {
@@ -169,8 +208,7 @@ static void make_unsent_and_damage(struct machine *machine)
 		machine_create(machine, name);
 		MACHINE_OK(machine, sync_engine()->sync(machine->engine, false, 0, &version, &machine->error));
 	}
-	assert_int_equal(pwrite(fd, "????", 4, size / 4096 * 4096 - 500 * 4096), 4);
-	close(fd);
+	damage_filler(machine, 500);
 	assert_int_equal(db_quick_check(volume_db(machine->volume), &machine->error), ERR_CORRUPT);
 	check_refused(machine);
 	machine_run(machine, "mv %s.away %s", machine->remote, machine->remote);
@@ -199,6 +237,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_found_by_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_found_in_use_and_killed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_spool_goes_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_found_during_seal, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
