@@ -98,6 +98,8 @@ struct suspects { /* suspect.c */
 	struct suspect *buckets[SUSPECT_BUCKETS]; /* lock */
 	pthread_mutex_t guard_lock; /* before node locks and `lock`; held while the guard holds an inode */
 	struct suspect_guard guard; /* guard_lock */
+	pthread_mutex_t mark_lock; /* a leaf: the overflow mark, too */
+	bool refused; /* mark_lock: the mark stands for inodes of this session */
 };
 
 struct journal {

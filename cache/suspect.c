@@ -118,6 +118,19 @@ static int put_row(struct journal *journal, const struct node *node, struct erro
 	return result;
 }
 
+static int set_mark(struct journal *journal)
+{
+	struct suspects *set = &journal->suspects;
+	int result;
+
+	pthread_mutex_lock(&set->mark_lock);
+	result = overflow_write(journal, OVERFLOW_SUSPECT, 1);
+	if (result == 0)
+		set->refused = true;
+	pthread_mutex_unlock(&set->mark_lock);
+	return result;
+}
+
 /* The row is written, or, where the database refuses, the mark that makes the next start look at every file. */
 static int make_durable(struct journal *journal, const struct node *node)
 {
@@ -126,7 +139,7 @@ static int make_durable(struct journal *journal, const struct node *node)
 
 	if (result == ERR_OK)
 		return 0;
-	if (overflow_write(journal, OVERFLOW_SUSPECT, 1) == 0)
+	if (set_mark(journal) == 0)
 		return 0;
 	log_error("a file that a program may write to through a mapping can't be marked: %s", error.message);
 	return -EIO;
@@ -488,6 +501,7 @@ void suspects_init(struct suspects *set)
 {
 	pthread_mutex_init(&set->lock, NULL);
 	pthread_mutex_init(&set->guard_lock, NULL);
+	pthread_mutex_init(&set->mark_lock, NULL);
 }
 
 void suspects_free(struct journal *journal)
@@ -496,6 +510,7 @@ void suspects_free(struct journal *journal)
 
 	for (int i = 0; i < SUSPECT_BUCKETS; i++)
 		free_list(journal, set->buckets[i]);
+	pthread_mutex_destroy(&set->mark_lock);
 	pthread_mutex_destroy(&set->guard_lock);
 	pthread_mutex_destroy(&set->lock);
 }
@@ -535,10 +550,19 @@ int suspect_look(struct journal *journal, const struct node_key *key)
 
 int suspect_looked(struct journal *journal, struct error *error)
 {
+	struct suspects *set = &journal->suspects;
+	int result = 0, number = 0;
+
 	if (!suspect_overflowed(journal))
 		return ERR_OK;
-	if (overflow_write(journal, OVERFLOW_SUSPECT, 0) != 0)
-		return error_errno(error, errno, "cannot clear the overflow mark");
+	pthread_mutex_lock(&set->mark_lock);
+	if (!set->refused) { /* else the next start has to look once more */
+		result = overflow_write(journal, OVERFLOW_SUSPECT, 0);
+		number = errno;
+	}
+	pthread_mutex_unlock(&set->mark_lock);
+	if (result != 0)
+		return error_errno(error, number, "cannot clear the overflow mark");
 	journal->suspects_overflowed = false;
 	return ERR_OK;
 }

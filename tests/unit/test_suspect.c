@@ -385,6 +385,31 @@ static void test_database_refuses(void **state)
 	machine_compare(machine);
 }
 
+/* It goes on refusing while the next session looks: that does not take the mark away. */
+static void test_database_refuses_again(void **state)
+{
+	struct machine *machine = *state;
+	char *bytes = map(machine, "f");
+
+	sql(machine, "ALTER TABLE suspect ADD COLUMN more INT"); /* of which INSERT says nothing */
+	assert_int_equal(add(machine, "f"), 0);
+	for (int session = 0; session < 2; session++) {
+		assert_int_equal(machine_unmount(machine, 0, false), ERR_TIMEOUT);
+		bytes[0]++;
+		machine_mount(machine, false, false);
+		MACHINE_OK(machine, machine_sync(machine));
+		machine_compare(machine);
+		assert_true(is_suspect(machine, "f"));
+		assert_int_equal(rows(machine), 0);
+	}
+	sql(machine, "ALTER TABLE suspect DROP COLUMN more");
+	munmap(bytes, BYTES);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	check_synced(machine);
+}
+
 /* ---------------------------------------------------------------- */
 
 static void test_leases(void **state)
@@ -404,7 +429,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_i24_stores_get_into_versions), TEST(test_i10_a_mapping_outlives_the_mount), TEST(test_others_that_may_write),
-		TEST(test_without_a_name), TEST(test_guard), TEST(test_added_while_removed), TEST(test_added_while_gone), TEST(test_database_refuses), TEST(test_leases),
+		TEST(test_without_a_name), TEST(test_guard), TEST(test_added_while_removed), TEST(test_added_while_gone), TEST(test_database_refuses), TEST(test_database_refuses_again), TEST(test_leases),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
