@@ -147,6 +147,8 @@ static int wait_scan(struct waiting *waiting, int64_t timeout_ns)
 	while (pipeline->rescan_done < ticket) {
 		if (pipeline->dismissed || pipeline->status.phase == PIPELINE_ENDED)
 			return error_set(waiting->error, ERR_FAILED, 0, "the volume is being unmounted");
+		if (pipeline->status.damaged) /* there will be none */
+			return error_set(waiting->error, ERR_CORRUPT, 0, "%s", pipeline->status.error.message);
 		int rc = wait_change(waiting, &upload);
 		uint64_t scanned = atomic_load(&pipeline->scanned);
 		if (rc && timeout_ns == 0 && scanned != before) /* it gets on */
