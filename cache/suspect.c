@@ -462,6 +462,8 @@ void suspect_end(struct journal *journal, int64_t epoch, bool committed)
 				atomic_fetch_sub(&set->count, 1);
 				continue;
 			}
+			if (suspect->removing && committed)
+				suspect->durable = false; /* until whoever added it has made its row anew: it may not be there yet */
 			suspect->removing = false;
 			if (committed && suspect->epoch > 0 && suspect->epoch <= epoch) {
 				suspect->epoch = 0;

@@ -286,19 +286,32 @@ static void *add_it(void *machine)
 	return add(machine, "f") == 0 ? machine : NULL;
 }
 
+static struct journal *open_without_pipeline(struct machine *machine)
+{
+	struct error *error = &machine->error;
+	bool clean, same_boot;
+
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	MACHINE_OK(machine, volume_open(machine->config, &machine->volume, error));
+	MACHINE_OK(machine, volume_open_backing(machine->volume, false, error));
+	MACHINE_OK(machine, volume_start_journal(machine->volume, NULL, NULL, &clean, &same_boot, error));
+	assert_true(clean);
+	return volume_journal(machine->volume);
+}
+
+static void wait_until_due(struct journal *journal)
+{
+	for (int64_t began = clock_mono_ns(); suspect_due(journal) == INT64_MAX; sched_yield())
+		if (clock_mono_ns() - began > 60 * NS_PER_S)
+			fail_msg("waited a minute for the check to be due");
+}
+
 /* As the pipeline does it: 1 quiet; 2 cut; 3 the transaction removes the row; 4 somebody opens it again; 5 commit. */
 static void test_added_while_removed(void **state)
 {
 	struct machine *machine = *state;
 	struct error *error = &machine->error;
-
-	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
-	bool clean, same_boot;
-	MACHINE_OK(machine, volume_open(machine->config, &machine->volume, error));
-	MACHINE_OK(machine, volume_open_backing(machine->volume, false, error));
-	MACHINE_OK(machine, volume_start_journal(machine->volume, NULL, NULL, &clean, &same_boot, error));
-	assert_true(clean);
-	struct journal *journal = volume_journal(machine->volume);
+	struct journal *journal = open_without_pipeline(machine);
 
 	for (int committed = 0; committed < 2; committed++) {
 		struct db_conn *conn;
@@ -315,9 +328,7 @@ static void test_added_while_removed(void **state)
 		MACHINE_OK(machine, cut_forget_rows(cut, conn, error));
 		assert_int_equal(pthread_create(&thread, NULL, add_it, machine), 0);
 		/* It is on its way when its check is due again; then it waits for our transaction. */
-		for (int64_t began = clock_mono_ns(); suspect_due(journal) == INT64_MAX; sched_yield())
-			if (clock_mono_ns() - began > 60 * NS_PER_S)
-				fail_msg("waited a minute for the check to be due");
+		wait_until_due(journal);
 		if (committed)
 			MACHINE_OK(machine, db_commit(volume_db(machine->volume), error));
 		else
@@ -385,6 +396,43 @@ static void test_database_refuses(void **state)
 	machine_compare(machine);
 }
 
+/* Neither the row, which was being removed, nor the mark: who comes next is refused, too, and not told that all is well. */
+static void test_refused_while_removed(void **state)
+{
+	struct machine *machine = *state;
+	struct error *error = &machine->error;
+	struct journal *journal = open_without_pipeline(machine);
+	struct db_conn *conn;
+	struct cut *cut;
+	pthread_t thread;
+	void *result;
+
+	assert_int_equal(add(machine, "f"), 0);
+	MACHINE_OK(machine, suspect_check(journal, false, error));
+	MACHINE_OK(machine, journal_cut(journal, NS_PER_S, &cut));
+	sql(machine, "ALTER TABLE suspect ADD COLUMN more INT"); /* of which INSERT says nothing */
+	int state_fd = volume_state_fd(machine->volume);
+	assert_int_equal(renameat(state_fd, "overflow", state_fd, "away"), 0);
+	assert_int_equal(mkdirat(state_fd, "overflow", 0700), 0);
+	MACHINE_OK(machine, db_begin(volume_db(machine->volume), true, &conn, error));
+	MACHINE_OK(machine, cut_forget_rows(cut, conn, error));
+	assert_int_equal(pthread_create(&thread, NULL, add_it, machine), 0);
+	wait_until_due(journal);
+	MACHINE_OK(machine, db_commit(volume_db(machine->volume), error));
+	pthread_join(thread, &result);
+	assert_null(result);
+	cut_commit(cut);
+	assert_int_equal(add(machine, "f"), -EIO);
+	sql(machine, "ALTER TABLE suspect DROP COLUMN more");
+	assert_int_equal(unlinkat(state_fd, "overflow", AT_REMOVEDIR), 0);
+	assert_int_equal(renameat(state_fd, "away", state_fd, "overflow"), 0);
+	assert_int_equal(rows(machine), 0);
+	assert_int_equal(add(machine, "f"), 0);
+	assert_int_equal(rows(machine), 1);
+	volume_close(machine->volume, false);
+	machine_mount(machine, false, false); /* for the teardown */
+}
+
 /* It goes on refusing while the next session looks: that does not take the mark away. */
 static void test_database_refuses_again(void **state)
 {
@@ -429,7 +477,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_i24_stores_get_into_versions), TEST(test_i10_a_mapping_outlives_the_mount), TEST(test_others_that_may_write),
-		TEST(test_without_a_name), TEST(test_guard), TEST(test_added_while_removed), TEST(test_added_while_gone), TEST(test_database_refuses), TEST(test_database_refuses_again), TEST(test_leases),
+		TEST(test_without_a_name), TEST(test_guard), TEST(test_added_while_removed), TEST(test_added_while_gone), TEST(test_database_refuses), TEST(test_database_refuses_again), TEST(test_refused_while_removed), TEST(test_leases),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
