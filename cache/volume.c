@@ -156,7 +156,7 @@ bool volume_is_damaged(struct volume *volume)
 
 	if (!volume->db || !db_damaged(volume->db))
 		return false;
-	if (atomic_load(&volume->marked))
+	if (atomic_load(&volume->marked) || volume->lock_fd < 0) /* beside a mount, which may have a new one by now */
 		return true;
 	if (io_replace_file(volume->state_fd, REBUILD, why, sizeof why - 1, 0600, &error) == ERR_OK)
 		atomic_store(&volume->marked, true);

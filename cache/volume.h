@@ -57,7 +57,7 @@ struct remote *volume_remote(struct volume *volume);       /* set by the engine 
 /* NULL: takes it away, once nothing reads ahead with it any more; no history_read may be under way. */
 void volume_set_remote(struct volume *volume, struct remote *remote);
 /* Whether the database has turned out to be damaged (db_damaged). Then the next volume_open makes a new one: a file says so, durably and also after a kill (what was damaged may look whole the next time, or
- * where a check does not look). Cheap; volume_close asks as well. Any thread. */
+ * where a check does not look); but not when it is a reader's, who does not hold the lock and may look at the database before this one. Cheap; volume_close asks as well. Any thread. */
 bool volume_is_damaged(struct volume *volume);
 /* A rescan came to its end: whatever the last session left is in the database. */
 void volume_set_scanned(struct volume *volume);

@@ -235,6 +235,23 @@ static void test_spool_goes_up(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* Who only reads beside the mount may have met with damage in the database before this one: it is not his to say that the new one is bad. */
+static void test_reader_of_old_database(void **state)
+{
+	struct machine *machine = *state;
+	struct volume *reader;
+
+	add_filler(machine, 4 << 20);
+	damage_filler(machine, 500);
+	MACHINE_OK(machine, volume_open_reader(machine->config, &reader, &machine->error));
+	assert_int_equal(db_quick_check(volume_db(reader), &machine->error), ERR_CORRUPT);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
+	volume_close(reader, false);
+	machine_run(machine, "test ! -e %s/state/docs/rebuild", machine->base);
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -242,6 +259,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_found_in_use_and_killed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_spool_goes_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_found_during_seal, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_reader_of_old_database, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
