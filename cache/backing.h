@@ -8,7 +8,8 @@
  * Where handles can't be used (no CAP_DAC_READ_SEARCH, or a filesystem without them) a key says which inode is meant, but not how to reach it: then
  * node->held_fd does, and for nodes that came from the database the resolver (backing_set_resolver).
  *
- * Files: backing.c opening and identity; backing_fd.c the descriptors; backing_attrs.c stat, xattrs, link targets; backing_lease.c leases.
+ * Files: backing.c opening and identity of the root; backing_filesystem.c which filesystem it is; backing_key.c keys of inodes; backing_reopen.c descriptors of nodes; backing_fd.c their cache;
+ * backing_attrs.c stat, xattrs, link targets; backing_lease.c leases.
  *
  * All functions: any thread, unless said. Descriptors are O_CLOEXEC. */
 #ifndef YESTER_BACKING_H

@@ -1,4 +1,4 @@
-/* backing_internal: what backing.c, backing_fd.c and backing_attrs.c share. */
+/* backing_internal: what the files of backing (backing.h) share. */
 #ifndef YESTER_BACKING_INTERNAL_H
 #define YESTER_BACKING_INTERNAL_H
 
@@ -38,7 +38,20 @@ struct backing {
 	struct fd_cache *fds; /* has locks of its own */
 };
 
-/* 0 or -errno. */
+/* --- backing_key.c */
+/* 0, or -errno: -EOPNOTSUPP when the inode has no handle that we can store. */
+int handle_of_fd(int fd, struct node_key *key, int *mount_id);
+/* A fresh descriptor of the inode with that handle, on the mount of mount_fd; or -errno. */
+int open_by_key(int mount_fd, const struct node_key *key, int flags);
+/* As backing_identify, of an open descriptor. */
+int identify_fd(const struct backing *backing, int fd, struct node_key *key, struct stat *st);
+/* `saved`: an errno. Out of descriptors: give up cached ones, then it is worth another try (fault 28). */
+bool backing_make_room(struct backing *backing, int saved);
+
+/* --- backing_filesystem.c. Which filesystem this is, the same after a reboot and under a newer kernel. The bytes used. */
+size_t filesystem_id(int fd, uint8_t out[17]);
+
+/* --- backing_attrs.c. 0 or -errno. */
 int stat_of_fd(int fd, struct stat *st, int64_t *btime_ns, uint64_t *mount_id);
 
 #endif
