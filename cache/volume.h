@@ -1,6 +1,8 @@
 /* volume: one mirrored directory on this machine: its state directory ($YESTER_STATE_DIR/NAME, 0700), the lock on it, the database, the backing tree, nodes, journal, chunk cache.
  * Opened by the mount daemon, and by verbs on an unmounted volume, under the same exclusive lock.
  *
+ * Files: volume.c opening, closing, the parts; volume_state.c the state directory and its lock; volume_backing.c the backing tree; volume_rest.c (volume_rest.h) what an unmounted one says.
+ *
  *   $STATE/NAME/lock          flock; holds the pid
  *   $STATE/NAME/volume.db     db.h
  *   $STATE/NAME/rebuild       there: the database was found damaged while it was in use
