@@ -213,7 +213,7 @@ bool overflow_read(struct journal *journal, enum overflow which);
 /* After a power cut that followed an overflow nobody knows what was unsettled: everything is. Clears the mark. */
 int overflow_spread(struct journal *journal, struct error *error);
 
-/* --- suspect.c */
+/* --- suspect.c, suspect_check.c (suspect_internal.h is theirs) */
 void suspects_init(struct suspects *set);
 void suspects_free(struct journal *journal); /* content only */
 int suspect_load(struct journal *journal, struct db_conn *conn, struct error *error);

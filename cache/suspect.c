@@ -1,32 +1,15 @@
-#include "suspect.h"
+#include "suspect_internal.h"
 
 #include "clock.h"
 #include "failpoint.h"
-#include "journal_internal.h"
 #include "log.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#define NEVER INT64_MAX
 #define SHARE 10 /* reading a suspect inode takes at most this part of the time */
-
-struct suspect {
-	struct suspect *next;
-	struct node *node; /* referenced */
-	bool durable;      /* its row is in the database, or the overflow mark stands for it */
-	bool quiet, removing;
-	bool again;        /* added while it was being removed */
-	int64_t epoch;     /* in which it was journaled whole; 0: not since it was last captured so */
-	int64_t due_ns;    /* monotonic, of the next check */
-	int64_t cost_ns;   /* how long reading it took, the last time */
-};
 
 /* ------------------------------------------------------------------ the set; its lock is held for all of these */
 
@@ -35,7 +18,7 @@ static struct suspect **bucket_of(struct suspects *set, const struct node *node)
 	return &set->buckets[((uintptr_t)node >> 7) % SUSPECT_BUCKETS];
 }
 
-static struct suspect *find(struct suspects *set, const struct node *node)
+struct suspect *suspect_find(struct suspects *set, const struct node *node)
 {
 	struct suspect *suspect = *bucket_of(set, node);
 
@@ -47,7 +30,7 @@ static struct suspect *find(struct suspects *set, const struct node *node)
 static struct suspect *find_or_add(struct journal *journal, struct node *node)
 {
 	struct suspects *set = &journal->suspects;
-	struct suspect *suspect = find(set, node);
+	struct suspect *suspect = suspect_find(set, node);
 
 	if (suspect || !(suspect = calloc(1, sizeof *suspect)))
 		return suspect;
@@ -59,8 +42,7 @@ static struct suspect *find_or_add(struct journal *journal, struct node *node)
 	return suspect;
 }
 
-/* The nodes of those for which `wanted` says so, with a reference; NULL: out of memory. */
-static struct node **collect(struct journal *journal, bool (*wanted)(void *context, struct suspect *suspect), void *context, size_t *count)
+struct node **suspects_collect(struct journal *journal, bool (*wanted)(void *context, struct suspect *suspect), void *context, size_t *count)
 {
 	struct suspects *set = &journal->suspects;
 	struct node **nodes;
@@ -80,7 +62,7 @@ static struct node **collect(struct journal *journal, bool (*wanted)(void *conte
 	return nodes;
 }
 
-static void put_all(struct journal *journal, struct node **nodes, size_t count)
+void suspects_put(struct journal *journal, struct node **nodes, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		node_put(journal->nodes, nodes[i]);
@@ -94,11 +76,6 @@ static void free_list(struct journal *journal, struct suspect *list)
 		node_put(journal->nodes, list->node);
 		free(list);
 	}
-}
-
-static int no_memory(struct error *error)
-{
-	return error_set(error, ERR_NOMEM, ENOMEM, "looking at files that are mapped for writing: out of memory");
 }
 
 /* ------------------------------------------------------------------ adding */
@@ -173,7 +150,7 @@ int suspect_add(struct journal *journal, struct node *node)
 		result = make_durable(journal, node);
 	if (result == 0 && !durable) {
 		pthread_mutex_lock(&set->lock);
-		suspect = find(set, node);
+		suspect = suspect_find(set, node);
 		if (suspect)
 			suspect->durable = true;
 		pthread_mutex_unlock(&set->lock);
@@ -192,7 +169,7 @@ bool suspect_again(struct journal *journal, const struct node *node)
 	if (atomic_load(&set->count) == 0)
 		return false;
 	pthread_mutex_lock(&set->lock);
-	suspect = find(set, node);
+	suspect = suspect_find(set, node);
 	again = suspect && suspect->durable && !suspect->removing;
 	if (again)
 		open_again(suspect);
@@ -210,7 +187,7 @@ bool suspect_is(struct journal *journal, const struct node *node)
 	if (atomic_load(&set->count) == 0)
 		return false;
 	pthread_mutex_lock(&set->lock);
-	found = find(set, node) != NULL;
+	found = suspect_find(set, node) != NULL;
 	pthread_mutex_unlock(&set->lock);
 	return found;
 }
@@ -223,7 +200,7 @@ void suspect_poke(struct journal *journal, const struct node *node)
 	if (atomic_load(&set->count) == 0)
 		return;
 	pthread_mutex_lock(&set->lock);
-	suspect = find(set, node);
+	suspect = suspect_find(set, node);
 	if (suspect)
 		suspect->due_ns = 0;
 	pthread_mutex_unlock(&set->lock);
@@ -231,177 +208,12 @@ void suspect_poke(struct journal *journal, const struct node *node)
 		journal->wake(journal->wake_context);
 }
 
-/* ------------------------------------------------------------------ checking */
+/* ------------------------------------------------------------------ with the cut */
 
-void suspect_set_guard(struct journal *journal, const struct suspect_guard *guard)
-{
-	pthread_mutex_lock(&journal->suspects.guard_lock);
-	journal->suspects.guard = guard ? *guard : (struct suspect_guard){0};
-	pthread_mutex_unlock(&journal->suspects.guard_lock);
-}
-
-int64_t suspect_due(struct journal *journal)
-{
-	struct suspects *set = &journal->suspects;
-	int64_t due = NEVER;
-
-	if (atomic_load(&set->count) == 0)
-		return NEVER;
-	pthread_mutex_lock(&set->lock);
-	for (int i = 0; i < SUSPECT_BUCKETS; i++)
-		for (struct suspect *suspect = set->buckets[i]; suspect; suspect = suspect->next)
-			due = suspect->due_ns < due ? suspect->due_ns : due;
-	pthread_mutex_unlock(&set->lock);
-	return due;
-}
-
-/* The content is read at the next cut, all of it. The epoch that it belongs to, or -ENOMEM. */
-static int64_t note_whole(struct journal *journal, struct node *node)
-{
-	struct mutation mutation;
-	int64_t epoch;
-	int result = mutation_begin(&mutation, journal);
-
-	if (result < 0)
-		return result;
-	mutation_lock(&mutation, node, NULL, NULL, NULL);
-	assert(!journal_frozen(journal, node)); /* else it would be saved for the cut, though we change nothing */
-	result = mutation_data(&mutation, node, 0, -1);
-	if (result == 0)
-		node->dirt->whole = true;
-	epoch = atomic_load(&journal->epoch);
-	mutation_end(&mutation);
-	return result < 0 ? result : epoch;
-}
-
-static void set_checked(struct journal *journal, struct node *node, bool quiet, int64_t epoch)
-{
-	struct suspect *suspect;
-
-	pthread_mutex_lock(&journal->suspects.lock);
-	suspect = find(&journal->suspects, node);
-	if (suspect) {
-		suspect->quiet = quiet;
-		suspect->epoch = epoch;
-		suspect->due_ns = NEVER; /* until it was captured, or somebody pokes */
-	}
-	pthread_mutex_unlock(&journal->suspects.lock);
-}
-
-/* No name leads to it any more: no version will have it, and none can be given to it again (fs/io_mode.h, `plain`). */
-static bool is_gone(int fd)
-{
-	struct stat st;
-
-	return fd == -ESTALE || fd == -ENOENT || (fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink == 0);
-}
-
-static int delete_row(struct db_conn *conn, const struct node *node, struct error *error)
+int suspect_delete_row(struct db_conn *conn, const struct node *node, struct error *error)
 {
 	return db_step(conn, error, "DELETE FROM suspect WHERE key = ?", "b", node->key.bytes, (size_t)node->key.length);
 }
-
-static bool is_this(void *context, struct suspect *suspect)
-{
-	if (suspect->node == context) {
-		suspect->removing = true;
-		suspect->again = false;
-	}
-	return false;
-}
-
-static int remove_gone(struct journal *journal, struct node *node, struct error *error)
-{
-	struct db_conn *conn;
-	size_t none;
-	int result;
-
-	result = db_begin(journal->db, false, &conn, error);
-	if (result == ERR_OK) {
-		/* In the transaction, for which a suspect_add that comes now waits. */
-		free(collect(journal, is_this, node, &none));
-		result = delete_row(conn, node, error);
-		if (result == ERR_OK)
-			result = db_commit(journal->db, error);
-		else
-			db_rollback(journal->db);
-	}
-	suspect_end(journal, 0, result == ERR_OK);
-	return result;
-}
-
-/* guard_lock held. */
-static bool hold(struct journal *journal, const struct node *node)
-{
-	const struct suspect_guard *guard = &journal->suspects.guard;
-
-	return !guard->hold || guard->hold(guard->context, node);
-}
-
-static void resume(struct journal *journal, const struct node *node)
-{
-	const struct suspect_guard *guard = &journal->suspects.guard;
-
-	if (guard->resume)
-		guard->resume(guard->context, node);
-}
-
-static int open_to_read(struct journal *journal, struct node *node)
-{
-	return backing_reopen(journal->backing, node, O_RDONLY | O_NONBLOCK | O_NOATIME);
-}
-
-static int check_one(struct journal *journal, struct node *node, struct error *error)
-{
-	int fd = open_to_read(journal, node);
-	int64_t epoch;
-
-	if (is_gone(fd)) {
-		if (fd >= 0)
-			close(fd);
-		return remove_gone(journal, node, error);
-	}
-	/* In this order: once the lease is granted there is no such mapping, and until resume no new one; what was stored before is read after this note. */
-	pthread_mutex_lock(&journal->suspects.guard_lock);
-	bool held = hold(journal, node), quiet = held && backing_lease(fd) == 0;
-	FAILPOINT("suspect/granted");
-	epoch = note_whole(journal, node);
-	if (epoch > 0)
-		set_checked(journal, node, quiet, epoch);
-	if (held)
-		resume(journal, node);
-	pthread_mutex_unlock(&journal->suspects.guard_lock);
-	FAILPOINT("suspect/noted");
-	if (fd >= 0)
-		close(fd);
-	return epoch > 0 ? ERR_OK : no_memory(error);
-}
-
-static bool is_due(void *context, struct suspect *suspect)
-{
-	return suspect->due_ns <= *(int64_t *)context;
-}
-
-int suspect_check(struct journal *journal, bool all, struct error *error)
-{
-	int64_t until = all ? NEVER : clock_mono_ns();
-	size_t count, done = 0;
-	struct node **due;
-	int result = ERR_OK;
-
-	assert(!atomic_load(&journal->cut));
-	if (atomic_load(&journal->suspects.count) == 0)
-		return ERR_OK;
-	due = collect(journal, is_due, &until, &count);
-	if (!due)
-		return no_memory(error);
-	while (done < count && result == ERR_OK)
-		result = check_one(journal, due[done++], error);
-	put_all(journal, due, count);
-	return result;
-}
-
-/* ------------------------------------------------------------------ with the cut */
 
 void suspect_was_read(struct journal *journal, const struct node *node, int64_t took_ns)
 {
@@ -411,7 +223,7 @@ void suspect_was_read(struct journal *journal, const struct node *node, int64_t 
 	if (atomic_load(&set->count) == 0)
 		return;
 	pthread_mutex_lock(&set->lock);
-	suspect = find(set, node);
+	suspect = suspect_find(set, node);
 	if (suspect)
 		suspect->cost_ns = took_ns;
 	pthread_mutex_unlock(&set->lock);
@@ -436,12 +248,12 @@ int suspect_forget_rows(struct journal *journal, int64_t epoch, struct db_conn *
 
 	if (atomic_load(&journal->suspects.count) == 0)
 		return ERR_OK;
-	captured = collect(journal, is_captured, &epoch, &count);
+	captured = suspects_collect(journal, is_captured, &epoch, &count);
 	if (!captured)
 		return no_memory(error);
 	for (size_t i = 0; i < count && result == ERR_OK; i++)
-		result = delete_row(conn, captured[i], error);
-	put_all(journal, captured, count);
+		result = suspect_delete_row(conn, captured[i], error);
+	suspects_put(journal, captured, count);
 	return result;
 }
 
@@ -527,27 +339,6 @@ bool suspect_overflowed(struct journal *journal)
 int suspect_forgotten(int state_fd)
 {
 	return overflow_write_at(state_fd, OVERFLOW_SUSPECT, 1);
-}
-
-int suspect_look(struct journal *journal, const struct node_key *key)
-{
-	struct node *node = node_get(journal->nodes, key, S_IFREG, -1);
-	int fd, result = 0;
-
-	if (!node)
-		return -ENOMEM;
-	fd = open_to_read(journal, node);
-	pthread_mutex_lock(&journal->suspects.guard_lock);
-	bool held = hold(journal, node), quiet = held && backing_lease(fd) == 0;
-	if (held)
-		resume(journal, node);
-	pthread_mutex_unlock(&journal->suspects.guard_lock);
-	if (!quiet && !is_gone(fd))
-		result = suspect_add(journal, node);
-	if (fd >= 0)
-		close(fd);
-	node_put(journal->nodes, node);
-	return result;
 }
 
 int suspect_looked(struct journal *journal, struct error *error)

@@ -20,6 +20,8 @@
  * that did not change makes no version.
  * I24, I10: while there are any, the volume is not synced, and is not marked clean. After a start all rows are suspect, and journaled.
  *
+ * Files: suspect.c the set and its rows; suspect_check.c the proof.
+ *
  * Threads: suspect_add, suspect_is, suspect_poke: any; suspect_check, suspect_due: the pipeline's, with no cut under way. The lock is a leaf; no database call under it. */
 #ifndef YESTER_SUSPECT_H
 #define YESTER_SUSPECT_H
