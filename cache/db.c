@@ -1,5 +1,5 @@
-#include "catalogue_schema.h"
 #include "db_internal.h"
+#include "db_schema.h"
 #include "failpoint.h"
 #include "io.h"
 #include "log.h"
@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define APPLICATION_ID 0x59535452 /* "YSTR" */
 #define READERS_KEPT 8
 #define CHECK_AT_OPEN_BYTES (64 << 20) /* a quick_check of this much takes a tenth of a second */
 #define TIDY_PAGES 1024                /* 4 MiB of WAL */
@@ -55,97 +54,6 @@ static void queue_leave(struct queue *queue)
 	queue->served++;
 	pthread_cond_broadcast(&queue->moved);
 	pthread_mutex_unlock(&queue->mutex);
-}
-
-/* --- Schema --- */
-
-static int schema_create(struct db_conn *conn, struct error *error)
-{
-	static const char *const shared[] = SCHEMA_SHARED_TABLES;
-	int rc = 0;
-
-	for (size_t i = 0; i < sizeof(shared) / sizeof(*shared) && !rc; i++)
-		rc = db_exec(conn, shared[i], error);
-	if (!rc)
-		rc = db_exec(conn, SCHEMA_LOCAL_INDEXES, error);
-	if (!rc)
-		rc = db_exec(conn, SCHEMA_LOCAL_TABLES, error);
-	return rc;
-}
-
-static int schema_add_suspect(struct db_conn *conn, struct error *error)
-{
-	return db_exec(conn, SCHEMA_LOCAL_TABLES_2, error);
-}
-
-static int schema_unreadable(struct db_conn *conn, struct error *error)
-{
-	return db_exec(conn, SCHEMA_UNREADABLE, error);
-}
-
-/* migrations[v] brings a database from user_version v to v + 1; 0 is an empty file. A changed schema appends one. */
-static int (*const migrations[])(struct db_conn *, struct error *) = {schema_create, schema_add_suspect, schema_unreadable};
-#define DB_VERSION ((int64_t)(sizeof(migrations) / sizeof(*migrations)))
-
-static int pragma_int(struct db_conn *conn, const char *sql, int64_t *out, struct error *error)
-{
-	int rc = db_step(conn, error, sql, "");
-
-	if (rc < 0)
-		return rc;
-	*out = rc ? db_int(db_last(conn), 0) : 0;
-	db_reset(db_last(conn));
-	return 0;
-}
-
-static int migrate_locked(struct db *db, int64_t from, struct error *error)
-{
-	char text[96];
-	int rc = 0;
-
-	for (int64_t v = from; v < DB_VERSION && !rc; v++)
-		rc = migrations[v](db->writer, error);
-	if (rc)
-		return rc;
-	snprintf(text, sizeof(text), "PRAGMA application_id=%d; PRAGMA user_version=%d", APPLICATION_ID, (int)DB_VERSION);
-	return db_exec(db->writer, text, error);
-}
-
-static int schema_version(struct db *db, struct db_conn *conn, int64_t *version, struct error *error)
-{
-	int64_t id, objects;
-	int rc = pragma_int(conn, "PRAGMA application_id", &id, error);
-
-	if (!rc)
-		rc = pragma_int(conn, "PRAGMA user_version", version, error);
-	if (!rc)
-		rc = pragma_int(conn, "SELECT count(*) FROM sqlite_schema", &objects, error);
-	if (rc)
-		return rc;
-	if (*version <= 0 ? *version || id || objects : id != APPLICATION_ID)
-		return error_set(error, ERR_CORRUPT, 0, "%s: not a database of yester", db->path);
-	if (*version > DB_VERSION)
-		return error_set(error, ERR_UNSUPPORTED, 0, "%s: written by a newer yester (schema %lld); install that one",
-				 db->path, (long long)*version);
-	return 0;
-}
-
-static int schema_bring_up(struct db *db, struct error *error)
-{
-	int64_t version;
-	int rc = schema_version(db, db->writer, &version, error);
-
-	if (rc || version == DB_VERSION)
-		return rc;
-	rc = db_exec(db->writer, "BEGIN IMMEDIATE", error);
-	if (rc)
-		return rc;
-	rc = migrate_locked(db, version, error);
-	if (!rc)
-		rc = db_exec(db->writer, "COMMIT", error);
-	if (rc)
-		db_exec(db->writer, "ROLLBACK", NULL);
-	return rc;
 }
 
 /* --- Open and close --- */
@@ -255,8 +163,8 @@ int db_open_reader(const char *state_path, struct db **out, struct error *error)
 	if (!rc)
 		rc = db_read_begin(db, &conn, error);
 	if (!rc) {
-		rc = schema_version(db, conn, &version, error);
-		if (!rc && version != DB_VERSION)
+		rc = db_schema_version(conn, db->path, &version, error);
+		if (!rc && version != db_schema_newest())
 			rc = error_set(error, ERR_UNSUPPORTED, 0, "%s: of an older yester; mount the volume once", db->path);
 		db_read_end(db, conn);
 	}
@@ -279,7 +187,7 @@ int db_open(const char *state_path, bool create, struct db **out, struct error *
 	bool clean = closed_cleanly(db->path);
 	rc = writer_open(db, error);
 	if (!rc)
-		rc = schema_bring_up(db, error);
+		rc = db_schema_bring_up(db->writer, db->path, error);
 	if (rc)
 		goto out;
 	db->unchecked = clean && stat(db->path, &st) == 0 && st.st_size > CHECK_AT_OPEN_BYTES;
@@ -435,7 +343,7 @@ int db_read_begin(struct db *db, struct db_conn **out, struct error *error)
 	if (!rc)
 		rc = db_step(conn, error, "BEGIN", "");
 	if (!rc) /* BEGIN alone takes no snapshot */
-		rc = pragma_int(conn, "SELECT 1 FROM sqlite_schema LIMIT 1", &ignored, error);
+		rc = db_pragma_int(conn, "SELECT 1 FROM sqlite_schema LIMIT 1", &ignored, error);
 	if (rc) {
 		db_conn_close(conn);
 		return rc;
@@ -484,36 +392,4 @@ int db_quick_check(struct db *db, struct error *error)
 int db_integrity_check(struct db *db, struct error *error)
 {
 	return check_on_reader(db, "PRAGMA integrity_check(1)", error);
-}
-
-/* --- meta --- */
-
-int64_t db_meta_int(struct db_conn *conn, const char *name, int64_t otherwise)
-{
-	if (db_step(conn, NULL, "SELECT value FROM meta WHERE name=? AND typeof(value)='integer'", "t", name) != 1)
-		return otherwise;
-	int64_t value = db_int(db_last(conn), 0);
-	db_reset(db_last(conn));
-	return value;
-}
-
-int db_meta_set_int(struct db_conn *conn, const char *name, int64_t value, struct error *error)
-{
-	return db_step(conn, error, "INSERT OR REPLACE INTO meta(name, value) VALUES(?, ?)", "ti", name, value);
-}
-
-int db_meta_blob(struct db_conn *conn, const char *name, void *out, size_t length)
-{
-	int rc = db_step(conn, NULL, "SELECT value FROM meta WHERE name=? AND typeof(value)='blob'", "t", name);
-
-	if (rc != 1)
-		return rc ? rc : ERR_ABSENT;
-	rc = db_blob(db_last(conn), 0, out, length);
-	db_reset(db_last(conn));
-	return rc;
-}
-
-int db_meta_set_blob(struct db_conn *conn, const char *name, const void *data, size_t length, struct error *error)
-{
-	return db_step(conn, error, "INSERT OR REPLACE INTO meta(name, value) VALUES(?, ?)", "tb", name, data, length);
 }

@@ -4,6 +4,8 @@
  * made by it alone, with wal_autocheckpoint = 0 (SQLite 3.7.0-3.51.2 can corrupt a database whose WAL two connections write or
  * checkpoint at once). Others read through connections of a pool, briefly: a reader that stays open starves the checkpoint.
  *
+ * Files: db.c opening, transactions, WAL; db_schema.c (db_schema.h) migrations; db_meta.c the table meta; db_conn.c connections and statements (db_internal.h).
+ *
  * Statements are prepared once per connection and found again by their text's address (`db_prepare` with a string literal). */
 #ifndef YESTER_DB_H
 #define YESTER_DB_H

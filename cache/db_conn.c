@@ -292,6 +292,17 @@ void db_loop_end(struct db_loop *loop)
 	loop->stmt = NULL;
 }
 
+int db_pragma_int(struct db_conn *conn, const char *sql, int64_t *out, struct error *error)
+{
+	int rc = db_step(conn, error, sql, "");
+
+	if (rc < 0)
+		return rc;
+	*out = rc ? db_int(db_last(conn), 0) : 0;
+	db_reset(db_last(conn));
+	return 0;
+}
+
 int64_t db_int(sqlite3_stmt *stmt, int column) { return sqlite3_column_int64(stmt, column); }
 
 int db_blob(sqlite3_stmt *stmt, int column, void *out, size_t length)

@@ -29,6 +29,9 @@ int db_loop_begin(struct db_loop *loop, struct db_conn *conn, const char *sql, c
 int db_loop_next(struct db_loop *loop); /* 1, 0, negative */
 void db_loop_end(struct db_loop *loop);
 
+/* The number that a PRAGMA or a query without parameters gives; 0 when it gives no row. */
+int db_pragma_int(struct db_conn *conn, const char *sql, int64_t *out, struct error *error);
+
 /* The file of the database. */
 const char *db_path(const struct db *db);
 

@@ -1,0 +1,32 @@
+/* The table meta: numbers and blobs by name (volume.h lists them). */
+#include "db_internal.h"
+
+int64_t db_meta_int(struct db_conn *conn, const char *name, int64_t otherwise)
+{
+	if (db_step(conn, NULL, "SELECT value FROM meta WHERE name=? AND typeof(value)='integer'", "t", name) != 1)
+		return otherwise;
+	int64_t value = db_int(db_last(conn), 0);
+	db_reset(db_last(conn));
+	return value;
+}
+
+int db_meta_set_int(struct db_conn *conn, const char *name, int64_t value, struct error *error)
+{
+	return db_step(conn, error, "INSERT OR REPLACE INTO meta(name, value) VALUES(?, ?)", "ti", name, value);
+}
+
+int db_meta_blob(struct db_conn *conn, const char *name, void *out, size_t length)
+{
+	int rc = db_step(conn, NULL, "SELECT value FROM meta WHERE name=? AND typeof(value)='blob'", "t", name);
+
+	if (rc != 1)
+		return rc ? rc : ERR_ABSENT;
+	rc = db_blob(db_last(conn), 0, out, length);
+	db_reset(db_last(conn));
+	return rc;
+}
+
+int db_meta_set_blob(struct db_conn *conn, const char *name, const void *data, size_t length, struct error *error)
+{
+	return db_step(conn, error, "INSERT OR REPLACE INTO meta(name, value) VALUES(?, ?)", "tb", name, data, length);
+}
