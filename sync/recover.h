@@ -1,4 +1,6 @@
-/* recover: the catalogue from the bucket (PROTOCOL "Clone"), and the volume's objects when it is made. */
+/* recover: the catalogue from the bucket (PROTOCOL "Clone"), and the volume's objects when it is made.
+ *
+ * Files: recover.c the key, and the catalogue from nothing; recover_follow.c from a known head; recover_apply.c records applied; recover_log.c the log as a list and as a stream. */
 #ifndef YESTER_RECOVER_H
 #define YESTER_RECOVER_H
 

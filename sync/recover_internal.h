@@ -1,9 +1,10 @@
-/* recover_internal: the log as a list and as a stream of objects (recover_log.c), for recover.c and check. */
+/* recover_internal: what the files of recover (recover.h) share. */
 #ifndef YESTER_RECOVER_INTERNAL_H
 #define YESTER_RECOVER_INTERNAL_H
 
 #include "recover.h"
 
+/* --- recover_log.c: the log as a list and as a stream of objects. */
 struct log_entry {
 	int64_t seq;
 	uint64_t size; /* bytes of the object */
@@ -31,5 +32,33 @@ int log_reader_start(struct store *store, const struct log_entry *entries, size_
 int log_reader_next(struct log_reader *reader, int *fd, uint8_t hash[SHA256_BYTES], struct error *error);
 /* Joins the threads (after the calls to the store that are under way). NULL is fine. */
 void log_reader_stop(struct log_reader *reader);
+
+/* --- recover_apply.c */
+struct recovery {
+	struct store *store;
+	const struct master *master;
+	struct db *db;
+	const char *tmp_dir;
+	progress_fn *progress;
+	void *context;
+	struct recover_head *head;
+	uint8_t writer_id[CRYPT_ID_BYTES]; /* of the record before the next one */
+	bool writer_known;                 /* else that lies below the checkpoint */
+};
+/* Applies entries, an unbroken run. `previous`: hash of the record before the first; in the end that of the last. */
+int recover_apply_run(struct recovery *recovery, const struct log_entry *entries, size_t count,
+		      uint8_t previous[SHA256_BYTES], struct error *error);
+/* What the catalogue now is: the newest state of the remote. In the transaction that brings it there. */
+int recover_set_head(struct db_conn *conn, int64_t seq, const uint8_t hash[SHA256_BYTES], struct error *error);
+/* recover_save_base in a transaction of its own. */
+int recover_set_base(struct db *db, const struct record_base *base, struct error *error);
+/* The newest record's word on the base is authentic; it is read here for that only. Into recovery->head. */
+int recover_read_newest(struct recovery *recovery, const struct log_entry *entry, struct error *error);
+/* I17: a record follows its writer's own one, or says that it does not. */
+void recover_check_writer(struct recovery *recovery, const struct record_header *header);
+/* Puts the object's key in front of a message about damage in it. Returns rc. */
+int recover_name_record(int rc, int64_t seq, struct error *error);
+/* ERR_ABSENT. */
+int recover_record_missing(int64_t seq, const struct store *store, struct error *error);
 
 #endif

@@ -12,7 +12,7 @@
  *   upload upload_queue commit contact   packs in parallel, records in order; what each needs; is the remote the one we know
  *   checkpointer checkpoint   when to write one; its bytes
  *   repair writer          damaged spool, take-over; whose head is it
- *   record object_key recover recover_log   log records; the catalogue from the log
+ *   record object_key recover recover_follow recover_apply recover_log   log records; the catalogue from the log
  *   fetch fetch_window     implements cache/remote.h; ranges of packs, ahead of who reads them
  *   init clone check setup unlock verbs   the verbs that need no mounted volume
  *   seal.h pack stream chunker compress crypt key key_file descriptor lines   bytes, sealed
