@@ -1,4 +1,4 @@
-/* pipeline_internal: pipeline.c (the thread and its decisions), pipeline_steps.c (what it does), pipeline_wait.c (those who wait for it). */
+/* pipeline_internal: pipeline.c (the thread and its decisions), pipeline_check.c, pipeline_scan.c, pipeline_cut.c, pipeline_backlog.c (what it does), pipeline_wait.c (those who wait for it). */
 #ifndef YESTER_PIPELINE_INTERNAL_H
 #define YESTER_PIPELINE_INTERNAL_H
 
@@ -8,6 +8,8 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+
+struct backlog_counts;
 
 struct pipeline {
 	struct pipeline_parts parts; /* constant once started */
@@ -57,20 +59,32 @@ struct pipeline {
 	struct pipeline_status status;
 };
 
-/* --- pipeline_steps.c: 0, or enum err with *error filled. The pipeline's thread. */
+/* --- The steps: 0, or enum err with *error filled. The pipeline's thread. */
+/* --- pipeline_check.c */
 /* Verifies the spool, takes over if that is asked for. */
 int pipeline_check(struct pipeline *pipeline, struct error *error);
+/* --- pipeline_scan.c */
 int pipeline_scan(struct pipeline *pipeline, struct error *error);
 /* Before a scan that somebody asked for: makes it find little of what the mount itself has changed. */
 void pipeline_before_scan(struct pipeline *pipeline);
+/* --- pipeline_cut.c */
 /* Takes a cut and seals it; nothing dirty: an empty version if one is due. ERR_ABSENT: nothing to do. */
 int pipeline_cut(struct pipeline *pipeline, bool partial, struct error *error);
+int pipeline_settle(struct pipeline *pipeline, struct error *error);
+/* For who watches: a version is under construction between these. */
+void pipeline_sealing_begins(struct pipeline *pipeline);
+void pipeline_sealing_ends(struct pipeline *pipeline);
+/* --- pipeline_backlog.c */
 /* The next batch of the backlog, or, if it has become small, all of it into the journal. */
 int pipeline_import(struct pipeline *pipeline, struct error *error);
-int pipeline_settle(struct pipeline *pipeline, struct error *error);
 /* What could not be read is looked at again, by a scan if it takes one. */
 int pipeline_retry(struct pipeline *pipeline, bool *scan, struct error *error);
+/* Reads how much there is, for the status and what the thread decides by it. */
+int pipeline_count_backlog(struct pipeline *pipeline, struct backlog_counts *out, struct error *error);
+/* After a whole version or a scan: what could not be read can, or is gone. */
+void pipeline_forget_unreadable(struct pipeline *pipeline);
 
+/* --- pipeline_wait.c */
 /* Lock held: those who wait look again. */
 void pipeline_tell(struct pipeline *pipeline);
 void pipeline_set_error(struct pipeline *pipeline, const struct error *error); /* NULL: none */

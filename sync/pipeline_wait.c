@@ -1,5 +1,6 @@
 /* Those who talk to the sync thread. */
 #include "clock.h"
+#include "log.h"
 #include "pipeline_internal.h"
 
 #include <errno.h>
@@ -23,6 +24,23 @@ void pipeline_tell(struct pipeline *pipeline)
 {
 	pipeline->changes++;
 	pthread_cond_broadcast(&pipeline->done);
+}
+
+void pipeline_set_error(struct pipeline *pipeline, const struct error *error)
+{
+	pthread_mutex_lock(&pipeline->lock);
+	struct error *known = &pipeline->status.error;
+	bool news = error && (known->code != error->code || strcmp(known->message, error->message) != 0);
+	if (error) {
+		*known = *error;
+		pipeline->status.error_ns = clock_wall_ns();
+	} else {
+		known->code = 0;
+	}
+	pipeline_tell(pipeline);
+	pthread_mutex_unlock(&pipeline->lock);
+	if (news)
+		log_warn("%s", error->message);
 }
 
 /* ---------------------------------------------------------------- sync */

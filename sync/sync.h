@@ -5,7 +5,7 @@
  * log record, which commits it (commit). fetch goes the other way, a chunk at a time; recover a whole catalogue.
  *
  *   engine engine_internal status   what fs asks for: open, start, sync, status, stop
- *   pipeline pipeline_steps pipeline_wait   the sync thread: what it does, when, and who waits for it
+ *   pipeline pipeline_check pipeline_scan pipeline_cut pipeline_backlog pipeline_wait   the sync thread: what it does, when, and who waits for it
  *   sealing seal_ino seal_names seal_pool seal_room seal_file seal_inode seal_unreadable seal_commit   one version under construction
  *   seal_cut import        where its inodes come from: a cut; the backlog
  *   spool                  sealed objects on the local disk
