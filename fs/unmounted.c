@@ -32,6 +32,8 @@ static int open_parts(struct unmounted *unmounted, const struct volume_config *c
 	int rc = history_only ? volume_open_reader(config, &unmounted->volume, error) :
 				volume_open(config, &unmounted->volume, error);
 
+	if (history_only && (rc == ERR_ABSENT || rc == ERR_CORRUPT))
+		return error_set(error, rc, 0, "%s; the next yester mount or yester sync fills a new one from %s", error->message, config->remote);
 	if (rc == 0 && !history_only)
 		rc = volume_open_backing(unmounted->volume, false, error);
 	if (rc == 0)

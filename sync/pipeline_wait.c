@@ -243,6 +243,8 @@ int pipeline_drain(struct pipeline *pipeline, int64_t drain_ns, struct error *er
 		if (seen == pipeline->changes && (rc = wait_change(&waiting, &upload)))
 			break;
 	}
+	if (rc == ERR_TIMEOUT && pipeline->status.damaged) /* the reason that counts */
+		rc = error_set(error, ERR_CORRUPT, 0, "%s", pipeline->status.error.message);
 	pthread_mutex_unlock(&pipeline->lock);
 	return rc;
 }

@@ -54,6 +54,13 @@ PY
 round damaged
 ls "$state"/volume.db.damaged-* >/dev/null || fail "the damaged database was not set aside"
 
+# Found damaged in use: who only reads is told what to do.
+: >"$state/rebuild"
+expect_line 5 'found damaged.*; the next yester mount or yester sync fills a new one from' restore "$DIR/sub/file" --at latest --to "$TEST_TMP/elsewhere"
+expect_line 5 'found damaged.*; the next yester mount or yester sync fills a new one from' status "$DIR"
+echo "unsent marked" >"$DIR/sub/file"
+round marked
+
 # With the remote away there is nothing to fill it from: refused, and nothing is recorded.
 echo "unsent away" >"$DIR/sub/file"
 rm "$state"/volume.db*

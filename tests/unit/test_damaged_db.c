@@ -235,6 +235,16 @@ static void test_spool_goes_up(void **state)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
 
+/* Without time to wait the reason is still the damage: what the verb without a mount says, whom a mere lack of time does not matter. */
+static void test_no_time_for_the_spool(void **state)
+{
+	struct machine *machine = *state;
+
+	make_unsent_and_damage(machine);
+	assert_int_equal(machine_unmount(machine, 0, true), ERR_CORRUPT);
+	assert_non_null(strstr(machine->error.message, "mount it again"));
+}
+
 /* Who only reads beside the mount may have met with damage in the database before this one: it is not his to say that the new one is bad. */
 static void test_reader_of_old_database(void **state)
 {
@@ -258,6 +268,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_found_by_check, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_found_in_use_and_killed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_spool_goes_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_no_time_for_the_spool, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_found_during_seal, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reader_of_old_database, setup, teardown),
 	};
