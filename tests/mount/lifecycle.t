@@ -188,6 +188,8 @@ def test_stored_through_a_mapping():
             program.kill()
             program.wait()
     volume.mount()
+    volume.sync()
+    yt.equal(read(volume.snapshot("latest", "sub/b")).count("new!"), MAPPED_PAGES, "pages that a program stored to, in the newest version")
     volume.umount()
 
 
