@@ -68,6 +68,8 @@ int db_error(struct db_conn *conn, struct error *error, const char *what);
 
 /* --- meta table. Absent (or unreadable): `otherwise` / ERR_ABSENT. */
 int64_t db_meta_int(struct db_conn *conn, const char *name, int64_t otherwise);
+/* For whoever throws away or overwrites by it: 0 when it is there, or surely absent (*out is `otherwise`), enum err when it can't be read. */
+int db_meta_read_int(struct db_conn *conn, const char *name, int64_t otherwise, int64_t *out, struct error *error);
 int db_meta_set_int(struct db_conn *conn, const char *name, int64_t value, struct error *error);
 int db_meta_blob(struct db_conn *conn, const char *name, void *out, size_t length); /* exactly length bytes, else ERR_CORRUPT */
 int db_meta_set_blob(struct db_conn *conn, const char *name, const void *data, size_t length, struct error *error);

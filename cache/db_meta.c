@@ -1,12 +1,23 @@
 /* The table meta: numbers and blobs by name (volume.h lists them). */
 #include "db_internal.h"
 
+int db_meta_read_int(struct db_conn *conn, const char *name, int64_t otherwise, int64_t *out, struct error *error)
+{
+	int rc = db_step(conn, error, "SELECT value FROM meta WHERE name=? AND typeof(value)='integer'", "t", name);
+
+	*out = otherwise;
+	if (rc != 1)
+		return rc;
+	*out = db_int(db_last(conn), 0);
+	db_reset(db_last(conn));
+	return 0;
+}
+
 int64_t db_meta_int(struct db_conn *conn, const char *name, int64_t otherwise)
 {
-	if (db_step(conn, NULL, "SELECT value FROM meta WHERE name=? AND typeof(value)='integer'", "t", name) != 1)
-		return otherwise;
-	int64_t value = db_int(db_last(conn), 0);
-	db_reset(db_last(conn));
+	int64_t value;
+
+	db_meta_read_int(conn, name, otherwise, &value, NULL);
 	return value;
 }
 

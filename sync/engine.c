@@ -35,9 +35,14 @@ static int read_local(struct opening *opening, struct error *error)
 
 	if (rc)
 		return rc;
-	opening->known = db_meta_blob(conn, "volume_id", opening->volume_id, CRYPT_ID_BYTES) == 0;
+	rc = db_meta_blob(conn, "volume_id", opening->volume_id, CRYPT_ID_BYTES);
+	opening->known = rc == 0;
 	opening->encrypted = db_meta_int(conn, "encrypted", 1);
-	if (opening->known)
+	if (rc == ERR_ABSENT || rc == ERR_CORRUPT)
+		rc = 0; /* what only fails to be read may be whole, with a spool beside it */
+	else if (rc)
+		error_set(error, rc, 0, "%s/volume.db: can't be read: %s", volume_state_path(opening->engine->volume), error_word(rc));
+	else
 		rc = volume_texts_load(conn, &opening->texts, error);
 	db_read_end(db, conn);
 	return rc;

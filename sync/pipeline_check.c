@@ -20,19 +20,23 @@ struct meta { int64_t head, confirmed, must_take_over, rebuilt, fenced, held; ui
 static int read_meta(struct pipeline *pipeline, struct meta *out, struct error *error)
 {
 	struct db *db = volume_db(pipeline->parts.volume);
+	const struct { const char *name; int64_t *value; } wanted[] = {
+		{"head", &out->head}, {"confirmed", &out->confirmed}, {"must_take_over", &out->must_take_over},
+		{"rebuilt", &out->rebuilt}, {"fenced", &out->fenced}, {"uploads_held", &out->held},
+	};
 	struct db_conn *conn;
 	int rc = db_read_begin(db, &conn, error);
 
 	if (rc)
 		return rc;
-	*out = (struct meta){.head = db_meta_int(conn, "head", 0), .confirmed = db_meta_int(conn, "confirmed", 0),
-			     .must_take_over = db_meta_int(conn, "must_take_over", 0), .fenced = db_meta_int(conn, "fenced", 0),
-			     .held = db_meta_int(conn, "uploads_held", 0), .rebuilt = db_meta_int(conn, "rebuilt", 0)};
+	*out = (struct meta){0};
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted) && !rc; i++)
+		rc = db_meta_read_int(conn, wanted[i].name, 0, wanted[i].value, error);
 	out->hash_known = out->confirmed == 0 || db_meta_blob(conn, "confirmed_hash", out->hash, SHA256_BYTES) == 0;
 	if (!out->hash_known && out->head == out->confirmed) /* as a recovery left it */
 		db_meta_blob(conn, "head_hash", out->hash, SHA256_BYTES);
 	db_read_end(db, conn);
-	return 0;
+	return rc;
 }
 
 static int save_confirmed_hash(struct pipeline *pipeline, const struct meta *meta, struct error *error)

@@ -159,13 +159,17 @@ static int count_on(void *context, const struct spool_row *row)
 static int find_gap(struct volume *volume, int64_t *newest, bool *gap, struct error *error)
 {
 	struct db_conn *conn;
+	int64_t head = 0;
 	int rc = db_read_begin(volume_db(volume), &conn, error);
 
 	if (rc)
 		return rc;
-	*newest = db_meta_int(conn, "confirmed", 0);
-	rc = spool_row_each(conn, 0, true, count_on, newest);
-	*gap = *newest < db_meta_int(conn, "head", 0);
+	rc = db_meta_read_int(conn, "confirmed", 0, newest, error);
+	if (!rc)
+		rc = db_meta_read_int(conn, "head", 0, &head, error);
+	if (!rc)
+		rc = spool_row_each(conn, 0, true, count_on, newest);
+	*gap = *newest < head;
 	db_read_end(volume_db(volume), conn);
 	return rc;
 }
@@ -232,8 +236,9 @@ static int note_intent(struct volume *volume, bool asked, int64_t *confirmed, st
 
 	if (rc)
 		return rc;
-	*confirmed = db_meta_int(conn, "confirmed", 0);
-	rc = asked ? db_meta_set_int(conn, "must_take_over", 1, error) : 0;
+	rc = db_meta_read_int(conn, "confirmed", 0, confirmed, error);
+	if (!rc && asked)
+		rc = db_meta_set_int(conn, "must_take_over", 1, error);
 	if (!rc && db_meta_int(conn, "take_over_from", -1) < 0)
 		rc = db_meta_set_int(conn, "take_over_from", *confirmed, error);
 	if (!rc)

@@ -4,11 +4,14 @@
 
 #include "clock.h"
 #include "db.h"
+#include "repair.h"
+#include "spool.h"
 #include "sync.h"
 
 #include <cmocka.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -245,6 +248,45 @@ static void test_no_time_for_the_spool(void **state)
 	assert_non_null(strstr(machine->error.message, "mount it again"));
 }
 
+static int deny_meta(void *context, int action, const char *table, const char *column, const char *database, const char *trigger)
+{
+	int *left = context;
+
+	(void)column;
+	(void)database;
+	(void)trigger;
+	return action == SQLITE_READ && strcmp(table, "meta") == 0 && (*left)-- > 0 ? SQLITE_DENY : SQLITE_OK;
+}
+
+/* Not damage: a read that fails once. What is in the spool must not be judged by the number that it did not give. */
+static void test_unread_once(void **state)
+{
+	struct machine *machine = *state;
+	struct spool *spool;
+	struct db_conn *conn;
+	bool rolled_back;
+	int64_t version;
+	int left = 1;
+
+	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
+	machine_create(machine, "unsent");
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, false, 0, &version, &machine->error));
+	machine_unmount(machine, 0, true);
+	machine_open(machine, false, false);
+	MACHINE_OK(machine, spool_open(machine->volume, &spool, &machine->error));
+	MACHINE_OK(machine, db_read_begin(volume_db(machine->volume), &conn, &machine->error));
+	sqlite3_set_authorizer(db_handle(conn), deny_meta, &left);
+	db_read_end(volume_db(machine->volume), conn); /* the next reader's, too */
+	assert_int_equal(repair_spool(machine->volume, NULL, spool, &rolled_back, &machine->error), ERR_FAILED);
+	assert_false(rolled_back);
+	assert_int_equal(left, 0);
+	MACHINE_OK(machine, repair_spool(machine->volume, NULL, spool, &rolled_back, &machine->error));
+	assert_false(rolled_back);
+	assert_int_equal(machine_int(machine, "SELECT count(*) FROM version"), 2);
+	spool_free(spool);
+	machine_unmount(machine, 0, true);
+}
+
 /* Who only reads beside the mount may have met with damage in the database before this one: it is not his to say that the new one is bad. */
 static void test_reader_of_old_database(void **state)
 {
@@ -270,6 +312,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_spool_goes_up, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_no_time_for_the_spool, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_found_during_seal, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_unread_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reader_of_old_database, setup, teardown),
 	};
 
