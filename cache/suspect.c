@@ -343,11 +343,11 @@ int suspect_forgotten(int state_fd)
 
 int suspect_looked(struct journal *journal, struct error *error)
 {
-	struct suspects *set = &journal->suspects;
 	int result = 0, number = 0;
 
-	if (!suspect_overflowed(journal))
+	if (!suspect_overflowed(journal)) /* there may be no journal */
 		return ERR_OK;
+	struct suspects *set = &journal->suspects;
 	pthread_mutex_lock(&set->mark_lock);
 	if (!set->refused) { /* else the next start has to look once more */
 		result = overflow_write(journal, OVERFLOW_SUSPECT, 0);
