@@ -35,9 +35,9 @@ int recover_follow(struct store *store, const struct master *master, struct db *
 /* Forgets every version and what was captured of the live tree (spool rows stay); head = confirmed = 0. */
 int recover_empty(struct db *db, struct error *error);
 
-/* meta base_seq, base_rand, base_hash, base_log_hash, in the caller's transaction. Loading: seq 0 when there is none. */
+/* meta base_seq, base_rand, base_hash, base_log_hash, in the caller's transaction. Loading: seq 0 when there is none; enum err when they can't be read. */
 int recover_save_base(struct db_conn *conn, const struct record_base *base, struct error *error);
-void recover_load_base(struct db_conn *conn, struct record_base *out);
+int recover_load_base(struct db_conn *conn, struct record_base *out, struct error *error);
 
 /* Fetches the checkpoint, verifies its hash and opens it: the catalogue image in a fresh unlinked file. ERR_ABSENT, ERR_CORRUPT: the message names it. */
 int checkpoint_fetch(struct store *store, const struct master *master, const struct record_base *base,

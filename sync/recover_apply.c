@@ -60,14 +60,23 @@ int recover_save_base(struct db_conn *conn, const struct record_base *base, stru
 	return rc ? rc : db_meta_set_blob(conn, "base_log_hash", base->log_hash, SHA256_BYTES, error);
 }
 
-void recover_load_base(struct db_conn *conn, struct record_base *out)
+int recover_load_base(struct db_conn *conn, struct record_base *out, struct error *error)
 {
+	int64_t rand = 0;
+
 	memset(out, 0, sizeof(*out));
-	out->seq = db_meta_int(conn, "base_seq", 0);
-	out->rand = (uint64_t)db_meta_int(conn, "base_rand", 0);
-	if (out->seq > 0 && (db_meta_blob(conn, "base_hash", out->hash, SHA256_BYTES) ||
-			     db_meta_blob(conn, "base_log_hash", out->log_hash, SHA256_BYTES)))
+	int rc = db_meta_read_int(conn, "base_seq", 0, &out->seq, error);
+	if (!rc)
+		rc = db_meta_read_int(conn, "base_rand", 0, &rand, error);
+	out->rand = (uint64_t)rand;
+	if (rc || out->seq <= 0)
+		return rc;
+	rc = db_meta_blob(conn, "base_hash", out->hash, SHA256_BYTES);
+	if (!rc)
+		rc = db_meta_blob(conn, "base_log_hash", out->log_hash, SHA256_BYTES);
+	if (rc)
 		memset(out, 0, sizeof(*out));
+	return !rc || rc == ERR_ABSENT ? 0 : error_set(error, rc, 0, "the local database: the checkpoint in force can't be read");
 }
 
 static int apply_delta(const struct recovery *recovery, struct delta *delta, int64_t seq,

@@ -47,15 +47,18 @@ static int follow_list(struct recovery *recovery, const struct log_list *list, i
 static int known_head(struct db *db, int64_t *head, uint8_t hash[SHA256_BYTES], struct error *error)
 {
 	struct db_conn *conn;
+	int64_t confirmed = 0;
 	int rc = db_read_begin(db, &conn, error);
 
 	if (rc)
 		return rc;
-	*head = db_meta_int(conn, "head", 0);
+	rc = db_meta_read_int(conn, "head", 0, head, error);
+	if (!rc)
+		rc = db_meta_read_int(conn, "confirmed", 0, &confirmed, error);
 	memset(hash, 0, SHA256_BYTES);
-	if (*head != db_meta_int(conn, "confirmed", 0))
+	if (!rc && *head != confirmed)
 		rc = error_set(error, ERR_FENCED, 0, "versions that are not in the remote are in the way of following its log");
-	else if (*head > 0 && db_meta_blob(conn, "head_hash", hash, SHA256_BYTES))
+	else if (!rc && *head > 0 && db_meta_blob(conn, "head_hash", hash, SHA256_BYTES))
 		rc = error_set(error, ERR_CORRUPT, 0, "the local database does not know the hash of its newest version");
 	db_read_end(db, conn);
 	return rc;

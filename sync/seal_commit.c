@@ -74,7 +74,9 @@ static int write_record(struct commit *commit, const struct buf *inline_pack)
 	header.flags = (sealing->partial ? RECORD_PARTIAL : 0) | (commit->take_over ? RECORD_TAKE_OVER : 0);
 	memcpy(header.writer_id, env->writer_id, sizeof(header.writer_id));
 	memcpy(header.previous_hash, env->head_hash, sizeof(header.previous_hash));
-	recover_load_base(conn, &header.base);
+	rc = recover_load_base(conn, &header.base, commit->error);
+	if (rc)
+		return rc;
 	record_key(commit->key, sealing->seq);
 	rc = spool_begin_record(env->spool, commit->key, &fd, commit->error);
 	if (rc)

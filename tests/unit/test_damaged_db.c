@@ -4,6 +4,7 @@
 
 #include "clock.h"
 #include "db.h"
+#include "recover.h"
 #include "repair.h"
 #include "spool.h"
 #include "sync.h"
@@ -121,6 +122,7 @@ static void check_mended(struct machine *machine)
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 	machine_run(machine, "rm -r %s/state/docs/volume.db.damaged-*", machine->base);
 	machine_mount(machine, false, false); /* an ordinary one */
+	MACHINE_OK(machine, machine_sync(machine)); /* an unmount before the scan is at its end says so */
 	machine_run(machine, "test -z \"$(ls %s/state/docs | grep damaged)\"", machine->base);
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
 }
@@ -287,6 +289,32 @@ static void test_unread_once(void **state)
 	machine_unmount(machine, 0, true);
 }
 
+/* Nor must a directory be taken for the right one, nor a record name no checkpoint, because what says which it is was not read. */
+static void test_identity_and_base_unread_once(void **state)
+{
+	struct machine *machine = *state;
+	struct record_base base;
+	struct volume *volume;
+	struct db_conn *conn;
+	int left = 1;
+
+	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
+	MACHINE_OK(machine, volume_open(machine->config, &volume, &machine->error));
+	MACHINE_OK(machine, db_read_begin(volume_db(volume), &conn, &machine->error));
+	sqlite3_set_authorizer(db_handle(conn), deny_meta, &left);
+	assert_int_equal(recover_load_base(conn, &base, &machine->error), ERR_FAILED);
+	left = 1;
+	db_read_end(volume_db(volume), conn);
+	machine_run(machine, "mv %s %s.away; mkdir %s", machine->tree, machine->tree, machine->tree);
+	assert_int_equal(volume_open_backing(volume, false, &machine->error), ERR_FAILED);
+	assert_null(strstr(machine->error.message, "adopt"));
+	volume_close(volume, false);
+	MACHINE_OK(machine, volume_open(machine->config, &volume, &machine->error));
+	assert_int_equal(volume_open_backing(volume, false, &machine->error), ERR_FAILED);
+	assert_non_null(strstr(machine->error.message, "adopt"));
+	volume_close(volume, false);
+}
+
 /* Who only reads beside the mount may have met with damage in the database before this one: it is not his to say that the new one is bad. */
 static void test_reader_of_old_database(void **state)
 {
@@ -313,6 +341,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_no_time_for_the_spool, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_found_during_seal, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_unread_once, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_identity_and_base_unread_once, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_reader_of_old_database, setup, teardown),
 	};
 

@@ -91,7 +91,7 @@ static void expect_state(const struct sample *sample, struct db *db, const struc
 	assert_int_equal(db_meta_int(conn, "confirmed", -1), sample->seq);
 	assert_int_equal(db_meta_blob(conn, "head_hash", hash, sizeof(hash)), 0);
 	assert_memory_equal(hash, sample->hash, sizeof(hash));
-	recover_load_base(conn, &base);
+	assert_int_equal(recover_load_base(conn, &base, NULL), 0);
 	assert_memory_equal(&base, &sample->base, sizeof(base));
 	assert_int_equal(db_meta_int(conn, "confirmed_cut_ns", 0), sample->seq * INT64_C(10000000000));
 	assert_int_equal(db_meta_int(conn, "imported", 0), 1);
