@@ -9,14 +9,19 @@
 
 #define SCRATCH_BYTES 4096
 
-int backing_lease(int fd)
+static int lease(int fd, int type)
 {
-	/* Its holder is told by SIGIO that somebody wants to write, and would die of it. We give it back anyway. */
+	/* Its holder is told by SIGIO that somebody wants to open the file, and would die of it. We give it back anyway. */
 	signal(SIGIO, SIG_IGN);
-	if (fcntl(fd, F_SETLEASE, F_RDLCK) != 0)
+	if (fcntl(fd, F_SETLEASE, type) != 0)
 		return -errno;
 	fcntl(fd, F_SETLEASE, F_UNLCK);
 	return 0;
+}
+
+int backing_lease(int fd)
+{
+	return lease(fd, F_RDLCK);
 }
 
 /* A file without a name, of one page that takes no space. Or -1. */
@@ -38,6 +43,16 @@ static int open_again(int fd, int flags)
 
 	backing_proc_path(path, fd);
 	return open(path, flags | O_CLOEXEC);
+}
+
+bool backing_is_in_use(int path_fd)
+{
+	int fd = open_again(path_fd, O_RDONLY | O_NONBLOCK | O_NOATIME);
+	bool in_use = fd >= 0 && lease(fd, F_WRLCK) == -EAGAIN;
+
+	if (fd >= 0)
+		close(fd);
+	return in_use;
 }
 
 /* A mapping whose descriptor is closed is what it must tell of; and it must be granted at all. */

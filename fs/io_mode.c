@@ -171,7 +171,11 @@ static void begin(struct io_table *table, struct shard *shard, struct entry *ent
 	struct memory memory = recall(shard, open->nodeid);
 	bool possible = atomic_load(&table->passthrough), suspect = table->backing->suspect(table->backing->context, open->node);
 
+	bool untouched = memory.warm || open->fresh || !atomic_load(&table->uncached); /* by passthrough */
+
 	entry->mode = suspect ? IO_PASSTHROUGH : possible ? choose(open, &memory) : IO_CACHED;
+	if (entry->mode == IO_CACHED && possible && !untouched && !open->plain && table->backing->in_use(table->backing->context, open->path_fd))
+		entry->mode = IO_PASSTHROUGH;
 	if (entry->mode == IO_PASSTHROUGH) {
 		int id = possible ? table->backing->open(table->backing->context, open->path_fd) : -EOPNOTSUPP;
 		if (id > 0)
@@ -182,7 +186,7 @@ static void begin(struct io_table *table, struct shard *shard, struct entry *ent
 	if (entry->mode != IO_CACHED)
 		atomic_store(&table->uncached, true);
 	/* Nobody has it open: its pages are neither locked nor dirty, and who comes next waits for the shard's lock. */
-	else if (!memory.warm && !open->fresh && atomic_load(&table->uncached))
+	else if (!untouched)
 		table->backing->drop(table->backing->context, open->nodeid);
 	open->keep_cache = entry->mode == IO_CACHED;
 	if (entry->mode != IO_CACHED && memory.warm) {

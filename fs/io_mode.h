@@ -28,6 +28,9 @@
  * that it drops between filling them and sending WRITE (fuse_fill_write_pages) are read again with their old bytes. That, and whether it was opened for reading and writing (which costs a database commit in
  * passthrough, so that it is cached next time), is remembered for the few thousand inodes that were opened and closed last; forgetting it is harmless.
  *
+ * Passthrough also leaves mappings for reading behind, of the backing file, which live longer than their descriptors. Nothing escapes by them, but beside the kernel's pages of our inode they would not show what is stored
+ * there through another mapping. So an inode that is not warm is not cached while somebody has its file in use: it is passed through again.
+ *
  * Any thread. Locks: one per shard, leaves; under them what io_mode_backing asks of the kernel, which does no I/O. */
 #ifndef YESTER_IO_MODE_H
 #define YESTER_IO_MODE_H
@@ -50,6 +53,8 @@ struct io_mode_backing {
 	void (*drop)(void *context, uint64_t nodeid);
 	/* There may be a mapping of the file that we can't see. Asked at the first open, under the shard's lock: an answer from before might miss a mapping by opens that came and went meanwhile. Quick. */
 	bool (*suspect)(void *context, const struct node *node);
+	/* Whether anybody has the file open or mapped now, which we have not: `path_fd` as in io_open. Likewise. */
+	bool (*in_use)(void *context, int path_fd);
 	void *context;
 };
 

@@ -52,9 +52,15 @@ static bool is_suspect(void *context, const struct node *node)
 	return suspect_is(fs->journal, node);
 }
 
+static bool is_in_use(void *context, int path_fd)
+{
+	(void)context;
+	return backing_is_in_use(path_fd);
+}
+
 const struct io_mode_backing *passthrough_backing(struct fs *fs)
 {
-	static struct io_mode_backing backing = {.open = backing_open_id, .close = backing_close_id, .drop = drop_pages, .suspect = is_suspect};
+	static struct io_mode_backing backing = {.open = backing_open_id, .close = backing_close_id, .drop = drop_pages, .suspect = is_suspect, .in_use = is_in_use};
 
 	backing.context = fs;
 	return &backing;

@@ -57,12 +57,12 @@ class Unseen:
     """A mapping, in this process, without a descriptor (Python's own keeps one) of a file that somebody else had open, to read it, when it was opened: where the kernel passes I/O through, nobody sees
     what is stored."""
 
-    def __init__(self, path, size):
+    def __init__(self, path, size, store=True):
         self.size = size
         opened = [os.open(path, os.O_RDONLY)]
         try:
-            opened.append(os.open(path, os.O_RDWR))
-            self.address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, opened[1], 0)
+            opened.append(os.open(path, os.O_RDWR if store else os.O_RDONLY))
+            self.address = libc.mmap(None, size, mmap.PROT_READ | (mmap.PROT_WRITE if store else 0), mmap.MAP_SHARED, opened[1], 0)
         finally:
             for fd in opened:
                 with contextlib.suppress(OSError):  # the daemon died meanwhile; it is closed all the same

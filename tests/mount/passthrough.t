@@ -350,6 +350,25 @@ def test_a_mapping_outlives_the_database():
         volume.umount()
 
 
+def test_a_mapping_to_read_sees_stores():
+    """It has outlived its descriptor, which was passed through, and others store through a mapping made later."""
+    volume = mounted("reader")
+    for case, first in enumerate((os.O_RDONLY, os.O_WRONLY, os.O_RDWR)):
+        path = volume.path(f"f{case}")
+        with open(path, "wb") as file:
+            file.write(bytes(SIZE))
+        opened = os.open(path, first)
+        reader = mapper.Unseen(path, SIZE, store=False)
+        os.close(opened)
+        volume.sync()
+        with open(path, "r+b", buffering=0) as file, mmap.mmap(file.fileno(), SIZE) as writer:
+            for i in range(1, 4):
+                writer[5000] = i
+                yt.equal(reader.bytes[5000], i, f"what a mapping to read shows of a store, first opened with {first}")
+        reader.close()
+    volume.umount()
+
+
 def test_without_passthrough_an_old_mapping_is_seen():
     """The inode is suspect from an earlier mount, and this one can't pass anything through: no pages of its own then."""
     if not EXPECTED:

@@ -58,7 +58,17 @@ static bool is_suspect(void *context, const struct node *node)
 	return node && (node == SUSPECT || node == suspect);
 }
 
-static const struct io_mode_backing kernel = {.open = kernel_open, .close = kernel_close, .drop = kernel_drop, .suspect = is_suspect};
+static atomic_bool in_use;
+static atomic_int asked;
+
+static bool is_in_use(void *context, int path_fd)
+{
+	(void)context, (void)path_fd;
+	atomic_fetch_add(&asked, 1);
+	return in_use;
+}
+
+static const struct io_mode_backing kernel = {.open = kernel_open, .close = kernel_close, .drop = kernel_drop, .suspect = is_suspect, .in_use = is_in_use};
 
 struct kernel_inode { /* struct fuse_inode */
 	pthread_mutex_t lock;
@@ -292,6 +302,31 @@ static void test_suspect_is_never_cached(void **state)
 	suspect = NULL;
 }
 
+/* A mapping that passthrough has left, for reading, sees no pages of our inode either. */
+static void test_in_use_is_not_cached(void **state)
+{
+	(void)state;
+	struct io_open r = enter(7, O_RDONLY);
+	assert_int_equal(r.mode, IO_PASSTHROUGH);
+	leave(&r);
+	in_use = true;
+	struct io_open both = enter(7, O_RDWR);
+	assert_int_equal(both.mode, IO_PASSTHROUGH);
+	assert_true(both.risky);
+	leave(&both);
+	in_use = false;
+	both = enter(7, O_RDWR);
+	assert_int_equal(both.mode, IO_CACHED);
+	leave(&both);
+
+	/* Warm: nothing can have been left since somebody looked. */
+	int before = asked;
+	both = enter(7, O_RDWR);
+	assert_int_equal(both.mode, IO_CACHED);
+	leave(&both);
+	assert_int_equal(asked, before);
+}
+
 /* ---------------------------------------------------------------- holding */
 
 static atomic_bool entered;
@@ -398,7 +433,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_databases, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_keep_cache, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_without_passthrough, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_suspect_is_never_cached, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_suspect_is_never_cached, setup, teardown), cmocka_unit_test_setup_teardown(test_in_use_is_not_cached, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hold, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kernel_never_refuses, setup, teardown),
 	};
