@@ -45,14 +45,9 @@ static int open_again(int fd, int flags)
 	return open(path, flags | O_CLOEXEC);
 }
 
-bool backing_is_in_use(int path_fd)
+bool backing_is_in_use(int fd)
 {
-	int fd = open_again(path_fd, O_RDONLY | O_NONBLOCK | O_NOATIME);
-	bool in_use = fd >= 0 && lease(fd, F_WRLCK) == -EAGAIN;
-
-	if (fd >= 0)
-		close(fd);
-	return in_use;
+	return lease(fd, F_WRLCK) == -EAGAIN;
 }
 
 /* A mapping whose descriptor is closed is what it must tell of; and it must be granted at all. */

@@ -174,7 +174,7 @@ static void begin(struct io_table *table, struct shard *shard, struct entry *ent
 	bool untouched = memory.warm || open->fresh || !atomic_load(&table->uncached); /* by passthrough */
 
 	entry->mode = suspect ? IO_PASSTHROUGH : possible ? choose(open, &memory) : IO_CACHED;
-	if (entry->mode == IO_CACHED && possible && !untouched && !open->plain && table->backing->in_use(table->backing->context, open->path_fd))
+	if (entry->mode == IO_CACHED && possible && !untouched && !open->plain && table->backing->in_use(table->backing->context, open->node, open->fd))
 		entry->mode = IO_PASSTHROUGH;
 	if (entry->mode == IO_PASSTHROUGH) {
 		int id = possible ? table->backing->open(table->backing->context, open->path_fd) : -EOPNOTSUPP;

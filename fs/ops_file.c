@@ -139,7 +139,7 @@ static int open_handle(struct opening *opening, struct node *node, int path_fd, 
 		handle_free(fs, handle);
 		return -ESTALE;
 	}
-	*io = (struct io_open){.node = node, .nodeid = node->nodeid, .path_fd = path_fd, .flags = opening->fi.flags,
+	*io = (struct io_open){.node = node, .nodeid = node->nodeid, .path_fd = path_fd, .fd = fd, .flags = opening->fi.flags,
 			       .filled = st.st_size > 0, .plain = nameless || node_key_type(&node->key) < 0, .fresh = opening->created};
 	int rc = io_mode_enter(fs->io, io);
 	if (rc < 0) {
@@ -149,6 +149,8 @@ static int open_handle(struct opening *opening, struct node *node, int path_fd, 
 	handle->flags = io->flags;
 	handle->counted = true;
 	handle->uncacheable = io->mode == IO_PASSTHROUGH;
+	if (io->mode == IO_PASSTHROUGH && (io->flags & O_ACCMODE) == O_RDONLY)
+		atomic_fetch_or(&node->flags, INODE_MAY_BE_MAPPED);
 	opening->fi.fh = (uintptr_t)handle;
 	fill(&opening->fi, io);
 	return 0;

@@ -1,6 +1,7 @@
 #include "passthrough.h"
 
 #include "backing.h"
+#include "inode.h"
 #include "io_mode.h"
 #include "log.h"
 #include "suspect.h"
@@ -52,10 +53,17 @@ static bool is_suspect(void *context, const struct node *node)
 	return suspect_is(fs->journal, node);
 }
 
-static bool is_in_use(void *context, int path_fd)
+static bool is_in_use(void *context, const struct node *node, int fd)
 {
+	struct node *noted = (struct node *)node; /* only its flags */
+
 	(void)context;
-	return backing_is_in_use(path_fd);
+	if (!(atomic_load(&noted->flags) & INODE_MAY_BE_MAPPED))
+		return false;
+	if (backing_is_in_use(fd))
+		return true;
+	atomic_fetch_and(&noted->flags, (uint8_t)~INODE_MAY_BE_MAPPED);
+	return false;
 }
 
 const struct io_mode_backing *passthrough_backing(struct fs *fs)

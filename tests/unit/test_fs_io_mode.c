@@ -61,9 +61,9 @@ static bool is_suspect(void *context, const struct node *node)
 static atomic_bool in_use;
 static atomic_int asked;
 
-static bool is_in_use(void *context, int path_fd)
+static bool is_in_use(void *context, const struct node *node, int fd)
 {
-	(void)context, (void)path_fd;
+	(void)context, (void)node, (void)fd;
 	atomic_fetch_add(&asked, 1);
 	return in_use;
 }
