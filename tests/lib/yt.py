@@ -1,7 +1,7 @@
 """yt: what the tests of mounted volumes share. Nothing but Python's library.
 
 A test is a script with functions named test_*; yt.main(globals()) runs them in the order of the file, cleans up what they left mounted or
-running (by process id), and exits with 0, 77 (all skipped) or 1. The environment is what tests/run gives: YESTER, YESTER_FAILPOINTS_BIN, TEST_TMP.
+running (by process id), and exits with 0, 77 (some were skipped) or 1. The environment is what tests/run gives: YESTER, YESTER_FAILPOINTS_BIN, TEST_TMP.
 Nothing here sleeps for an effect: wait_until() asks again until an answer comes, with a deadline.
 """
 import atexit
@@ -580,4 +580,4 @@ def main(names):
             word = "FAILED: " + traceback.format_exc()
         print(f"{name} ({time.monotonic() - began:.1f} s): {word}", flush=True)
     print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
-    sys.exit(1 if failed or not passed + skipped else 77 if not passed else 0)
+    sys.exit(1 if failed or not passed + skipped else 77 if skipped else 0)
