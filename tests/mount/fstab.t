@@ -36,6 +36,9 @@ def install(place):
     os.symlink("mount.yester", os.path.join(place, "mount.fuse.yester"))
     os.symlink(yt.YESTER, os.path.join(place, "yester"))
     yt.run("mount", "--bind", place, HELPERS)
+    for installed in ("/usr/local/sbin/yester", "/usr/local/bin/yester"):  # found first: mount(8) of Debian 13 gives its helpers a PATH of its own
+        if os.path.exists(installed):
+            yt.run("mount", "--bind", yt.YESTER, installed)
 
 
 def test_fstab():
