@@ -44,17 +44,23 @@ static void shell(const char *command)
 		fail_msg("%s: status %d", command, status);
 }
 
-void machine_run(struct machine *machine, const char *format, ...)
+static void run_in_tree(struct machine *machine, const char *format, va_list args)
 {
 	char text[1024], *command;
-	va_list args;
 
-	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
 	command = io_printf("cd %s && { %s; }", machine->tree, text);
 	shell(command);
 	free(command);
+}
+
+void machine_run(struct machine *machine, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	run_in_tree(machine, format, args);
+	va_end(args);
 }
 
 void machine_make(struct machine *machine, const char *name, const char *remote)
@@ -93,6 +99,22 @@ void machine_free(struct machine *machine)
 	config_free(machine->config);
 	shell(command);
 	free(command);
+}
+
+struct machine *machine_setup(void **state, const char *name)
+{
+	struct machine *machine = calloc(1, sizeof(*machine));
+
+	machine_make(machine, name, NULL);
+	*state = machine;
+	return machine;
+}
+
+int machine_teardown(void **state)
+{
+	machine_free(*state);
+	free(*state);
+	return 0;
 }
 
 void machine_init(struct machine *machine)
@@ -143,6 +165,18 @@ int machine_unmount(struct machine *machine, int64_t drain_ns, bool clean)
 	machine->engine = NULL;
 	machine->volume = NULL;
 	return rc;
+}
+
+void machine_begin(struct machine *machine, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	run_in_tree(machine, format, args);
+	va_end(args);
+	machine_init(machine);
+	machine_mount(machine, false, false);
+	MACHINE_OK(machine, machine_sync(machine));
 }
 
 int machine_sync(struct machine *machine)

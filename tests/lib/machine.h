@@ -33,6 +33,9 @@ void machine_make(struct machine *machine, const char *name, const char *remote)
 void machine_free(struct machine *machine);
 void machine_init(struct machine *machine);
 void machine_clone(struct machine *machine);
+/* A cmocka fixture: a machine_make'd one is the test's state, and is freed again. */
+struct machine *machine_setup(void **state, const char *name);
+int machine_teardown(void **state);
 /* volume_open to engine open; engine start; both. */
 void machine_open(struct machine *machine, bool take_over, bool accept_loss);
 void machine_start(struct machine *machine);
@@ -54,6 +57,9 @@ struct engine_status machine_status(struct machine *machine);
 		machine_look_again(machine, what, began_)
 /* Between two looks of that loop. */
 void machine_look_again(struct machine *machine, const char *what, int64_t began_ns);
+
+/* machine_run makes the tree; then machine_init, machine_mount and machine_sync: the first version has it. */
+void machine_begin(struct machine *machine, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* As operations of the mount. Paths are relative to the tree. */
 void machine_write(struct machine *machine, const char *path, int64_t offset, const void *data, size_t length);

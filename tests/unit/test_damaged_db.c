@@ -22,21 +22,9 @@
 
 static int setup(void **state)
 {
-	struct machine *machine = calloc(1, sizeof(*machine));
+	struct machine *machine = machine_setup(state, "damaged");
 
-	machine_make(machine, "damaged", NULL);
-	machine_run(machine, "mkdir a; for i in $(seq 30); do echo $i >a/f$i; done");
-	machine_init(machine);
-	machine_mount(machine, false, false);
-	MACHINE_OK(machine, machine_sync(machine));
-	*state = machine;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	machine_free(*state);
-	free(*state);
+	machine_begin(machine, "mkdir a; for i in $(seq 30); do echo $i >a/f$i; done");
 	return 0;
 }
 
@@ -335,14 +323,14 @@ static void test_reader_of_old_database(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_found_by_check, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_found_in_use_and_killed, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_spool_goes_up, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_no_time_for_the_spool, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_found_during_seal, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unread_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_identity_and_base_unread_once, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_reader_of_old_database, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_found_by_check, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_found_in_use_and_killed, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_spool_goes_up, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_no_time_for_the_spool, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_found_during_seal, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_unread_once, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_identity_and_base_unread_once, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_reader_of_old_database, setup, machine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

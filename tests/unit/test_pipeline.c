@@ -13,17 +13,7 @@
 
 static int setup(void **state)
 {
-	struct machine *machine = calloc(1, sizeof(*machine));
-
-	machine_make(machine, "pipeline", NULL);
-	*state = machine;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	machine_free(*state);
-	free(*state);
+	machine_setup(state, "pipeline");
 	return 0;
 }
 
@@ -329,18 +319,18 @@ static void test_given_up(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_empty, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_first_tree, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_changes_while_unmounted, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_live_changes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_changes_behind, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_dense_extents, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_holes, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_import, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_loss_is_held, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_small_spool, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_much_is_cut_early, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_given_up, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_empty, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_first_tree, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_changes_while_unmounted, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_live_changes, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_changes_behind, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_dense_extents, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_holes, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_import, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_loss_is_held, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_small_spool, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_much_is_cut_early, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_given_up, setup, machine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

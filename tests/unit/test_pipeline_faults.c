@@ -18,21 +18,9 @@
 
 static int setup(void **state)
 {
-	struct machine *machine = calloc(1, sizeof(*machine));
+	struct machine *machine = machine_setup(state, "faults");
 
-	machine_make(machine, "faults", NULL);
-	machine_run(machine, "mkdir a; for i in $(seq 30); do echo $i >a/f$i; done; head -c 600000 /dev/urandom >big");
-	machine_init(machine);
-	machine_mount(machine, false, false);
-	MACHINE_OK(machine, machine_sync(machine));
-	*state = machine;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	machine_free(*state);
-	free(*state);
+	machine_begin(machine, "mkdir a; for i in $(seq 30); do echo $i >a/f$i; done; head -c 600000 /dev/urandom >big");
 	return 0;
 }
 
@@ -431,21 +419,21 @@ static void test_checkpoints(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_offline, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_damaged_record, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_missing_record, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_damaged_after_attempt, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_lost_answer, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unknown_record, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_two_writers, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_take_over_unsent, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_take_over_sent, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_emptied_remote, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_rolled_back_remote, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_offline, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_record, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_missing_record, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_damaged_after_attempt, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_lost_answer, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_unknown_record, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_two_writers, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_take_over_unsent, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_take_over_sent, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_emptied_remote, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_rolled_back_remote, setup, machine_teardown),
 		cmocka_unit_test(test_unreadable),
 		cmocka_unit_test(test_unreadable_directory),
 #ifdef YESTER_FAILPOINTS
-		cmocka_unit_test_setup_teardown(test_checkpoints, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_checkpoints, setup, machine_teardown),
 #endif
 	};
 

@@ -17,22 +17,10 @@
 
 static int setup(void **state)
 {
-	struct machine *machine = calloc(1, sizeof(*machine));
+	struct machine *machine = machine_setup(state, "removals");
 
-	machine_make(machine, "removals", NULL);
-	machine_run(machine, "for i in $(seq %d); do echo $i >f$i; done", FILES);
-	machine_init(machine);
-	machine_mount(machine, false, false);
-	MACHINE_OK(machine, machine_sync(machine));
+	machine_begin(machine, "for i in $(seq %d); do echo $i >f$i; done", FILES);
 	MACHINE_OK(machine, machine_unmount(machine, NS_PER_S, true));
-	*state = machine;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	machine_free(*state);
-	free(*state);
 	return 0;
 }
 
@@ -120,9 +108,9 @@ static void test_put_back_and_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_removed, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_killed_again, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_put_back_and_lost, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_removed, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_killed_again, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_put_back_and_lost, setup, machine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -16,17 +16,7 @@
 
 static int setup(void **state)
 {
-	struct machine *machine = calloc(1, sizeof(*machine));
-
-	machine_make(machine, "sealing", NULL);
-	*state = machine;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	machine_free(*state);
-	free(*state);
+	machine_setup(state, "sealing");
 	return 0;
 }
 
@@ -486,20 +476,20 @@ static void test_removed_is_not_lost(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_tail_is_frozen, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_moves_during_import, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_removal_during_import, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_import_of_busy_file, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_failing_cut_rests, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unmount_ends_waiting, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unmount_before_scanned, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_i7_edits_before_the_mount, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_cache_is_bounded, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_unmount_while_spool_is_full, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_calm_after_unmount, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_removed_is_not_lost, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_lost_database, setup, teardown),
-		cmocka_unit_test_setup_teardown(test_take_over_of_same_directory, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_tail_is_frozen, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_moves_during_import, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_removal_during_import, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_import_of_busy_file, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_failing_cut_rests, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_unmount_ends_waiting, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_unmount_before_scanned, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_i7_edits_before_the_mount, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_cache_is_bounded, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_unmount_while_spool_is_full, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_calm_after_unmount, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_removed_is_not_lost, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_lost_database, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_take_over_of_same_directory, setup, machine_teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,21 +25,9 @@
 
 static int setup(void **state)
 {
-	struct machine *machine = calloc(1, sizeof(*machine));
+	struct machine *machine = machine_setup(state, "suspect");
 
-	machine_make(machine, "suspect", NULL);
-	machine_run(machine, "head -c %d /dev/urandom >f; echo other >other", BYTES);
-	machine_init(machine);
-	machine_mount(machine, false, false);
-	MACHINE_OK(machine, machine_sync(machine));
-	*state = machine;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	machine_free(*state);
-	free(*state);
+	machine_begin(machine, "head -c %d /dev/urandom >f; echo other >other", BYTES);
 	return 0;
 }
 
@@ -471,7 +459,7 @@ static void test_leases(void **state)
 	assert_true(backing_has_direct_io(backing));
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, machine_teardown)
 
 int main(void)
 {

@@ -26,10 +26,7 @@ static int setup(void **state)
 
 	machine_make(&pair->here, "here", NULL);
 	machine_make(&pair->there, "there", pair->here.remote);
-	machine_run(&pair->here, "mkdir a; for i in $(seq 30); do echo $i >a/f$i; done");
-	machine_init(&pair->here);
-	machine_mount(&pair->here, false, false);
-	MACHINE_OK(&pair->here, machine_sync(&pair->here));
+	machine_begin(&pair->here, "mkdir a; for i in $(seq 30); do echo $i >a/f$i; done");
 	MACHINE_OK(&pair->here, machine_unmount(&pair->here, NS_PER_S, true));
 	*state = pair;
 	return 0;
