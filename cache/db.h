@@ -71,7 +71,9 @@ int64_t db_meta_int(struct db_conn *conn, const char *name, int64_t otherwise);
 /* For whoever throws away or overwrites by it: 0 when it is there, or surely absent (*out is `otherwise`), enum err when it can't be read. */
 int db_meta_read_int(struct db_conn *conn, const char *name, int64_t otherwise, int64_t *out, struct error *error);
 int db_meta_set_int(struct db_conn *conn, const char *name, int64_t value, struct error *error);
-int db_meta_blob(struct db_conn *conn, const char *name, void *out, size_t length); /* exactly length bytes, else ERR_CORRUPT */
+int db_meta_blob(struct db_conn *conn, const char *name, void *out, size_t length);
+/* Likewise: 0 when *known says whether there is one of exactly length bytes. ERR_CORRUPT: the database is damaged. */
+int db_meta_read_blob(struct db_conn *conn, const char *name, void *out, size_t length, bool *known, struct error *error);
 int db_meta_set_blob(struct db_conn *conn, const char *name, const void *data, size_t length, struct error *error);
 
 /* WAL checkpoint if the WAL is larger than a few MiB; called between transactions by those who write much. Takes the write lock. */

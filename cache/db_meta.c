@@ -26,15 +26,24 @@ int db_meta_set_int(struct db_conn *conn, const char *name, int64_t value, struc
 	return db_step(conn, error, "INSERT OR REPLACE INTO meta(name, value) VALUES(?, ?)", "ti", name, value);
 }
 
+int db_meta_read_blob(struct db_conn *conn, const char *name, void *out, size_t length, bool *known, struct error *error)
+{
+	int rc = db_step(conn, error, "SELECT value FROM meta WHERE name=? AND typeof(value)='blob'", "t", name);
+
+	*known = false;
+	if (rc != 1)
+		return rc;
+	*known = db_blob(db_last(conn), 0, out, length) == 0;
+	db_reset(db_last(conn));
+	return 0;
+}
+
 int db_meta_blob(struct db_conn *conn, const char *name, void *out, size_t length)
 {
-	int rc = db_step(conn, NULL, "SELECT value FROM meta WHERE name=? AND typeof(value)='blob'", "t", name);
+	bool known;
+	int rc = db_meta_read_blob(conn, name, out, length, &known, NULL);
 
-	if (rc != 1)
-		return rc ? rc : ERR_ABSENT;
-	rc = db_blob(db_last(conn), 0, out, length);
-	db_reset(db_last(conn));
-	return rc;
+	return rc || known ? rc : ERR_ABSENT;
 }
 
 int db_meta_set_blob(struct db_conn *conn, const char *name, const void *data, size_t length, struct error *error)

@@ -12,19 +12,19 @@
 static int read_identity(struct volume *volume, uint8_t *out, size_t *length, struct error *error)
 {
 	struct db_conn *conn;
+	bool is_known = false;
 	int64_t known;
 	int result = db_read_begin(volume->db, &conn, error);
 
 	if (result != ERR_OK)
 		return result;
-	/* Its first bytes say how long it is: identities differ in length. */
+	/* Identities differ in length. Not to be taken for absent when it only fails to be read: any directory would be the right one then. */
 	result = db_meta_read_int(conn, "root_identity_length", 0, &known, error);
 	*length = known > 0 && known <= BACKING_IDENTITY_BYTES ? (size_t)known : 0;
-	if (result == ERR_OK && *length > 0 && (result = db_meta_blob(conn, "root_identity", out, *length)) != ERR_OK) {
-		*length = 0; /* as if it had none, but not when it only fails to be read: any directory would be taken for the right one */
-		result = result == ERR_ABSENT || result == ERR_CORRUPT ? ERR_OK :
-			 error_set(error, result, 0, "%s: the identity of the directory can't be read", volume->state_path);
-	}
+	if (result == ERR_OK && *length > 0)
+		result = db_meta_read_blob(conn, "root_identity", out, *length, &is_known, error);
+	if (!is_known)
+		*length = 0;
 	db_read_end(volume->db, conn);
 	return result;
 }

@@ -30,19 +30,18 @@ struct opening {
 static int read_local(struct opening *opening, struct error *error)
 {
 	struct db *db = volume_db(opening->engine->volume);
+	struct error why = {0};
 	struct db_conn *conn;
 	int rc = db_read_begin(db, &conn, error);
 
 	if (rc)
 		return rc;
-	rc = db_meta_blob(conn, "volume_id", opening->volume_id, CRYPT_ID_BYTES);
-	opening->known = rc == 0;
+	/* What only fails to be read may be whole, with a spool beside it. */
+	rc = db_meta_read_blob(conn, "volume_id", opening->volume_id, CRYPT_ID_BYTES, &opening->known, &why);
 	opening->encrypted = db_meta_int(conn, "encrypted", 1);
-	if (rc == ERR_ABSENT || rc == ERR_CORRUPT)
-		rc = 0; /* what only fails to be read may be whole, with a spool beside it */
-	else if (rc)
-		error_set(error, rc, 0, "%s/volume.db: can't be read: %s", volume_state_path(opening->engine->volume), error_word(rc));
-	else
+	if (rc)
+		error_set(error, rc, 0, "%s/volume.db: can't be read: %s", volume_state_path(opening->engine->volume), why.message);
+	else if (opening->known)
 		rc = volume_texts_load(conn, &opening->texts, error);
 	db_read_end(db, conn);
 	return rc;

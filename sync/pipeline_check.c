@@ -17,6 +17,20 @@ static void set_head(struct pipeline *pipeline)
 
 struct meta { int64_t head, confirmed, must_take_over, rebuilt, fenced, held; uint8_t hash[SHA256_BYTES]; bool hash_known; };
 
+/* Zeros, saved, would make the remote another than ours for good. */
+static int read_confirmed_hash(struct db_conn *conn, struct meta *out, struct error *error)
+{
+	bool known = out->confirmed == 0;
+	int rc = known ? 0 : db_meta_read_blob(conn, "confirmed_hash", out->hash, SHA256_BYTES, &known, error);
+
+	out->hash_known = known;
+	if (!rc && !known && out->head == out->confirmed) /* as a recovery left it */
+		rc = db_meta_read_blob(conn, "head_hash", out->hash, SHA256_BYTES, &known, error);
+	if (!rc && !known)
+		rc = error_set(error, ERR_CORRUPT, 0, "the local database does not know the hash of version %lld", (long long)out->confirmed);
+	return rc;
+}
+
 static int read_meta(struct pipeline *pipeline, struct meta *out, struct error *error)
 {
 	struct db *db = volume_db(pipeline->parts.volume);
@@ -32,9 +46,8 @@ static int read_meta(struct pipeline *pipeline, struct meta *out, struct error *
 	*out = (struct meta){0};
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted) && !rc; i++)
 		rc = db_meta_read_int(conn, wanted[i].name, 0, wanted[i].value, error);
-	out->hash_known = out->confirmed == 0 || db_meta_blob(conn, "confirmed_hash", out->hash, SHA256_BYTES) == 0;
-	if (!out->hash_known && out->head == out->confirmed) /* as a recovery left it */
-		db_meta_blob(conn, "head_hash", out->hash, SHA256_BYTES);
+	if (!rc)
+		rc = read_confirmed_hash(conn, out, error);
 	db_read_end(db, conn);
 	return rc;
 }

@@ -63,6 +63,7 @@ int recover_save_base(struct db_conn *conn, const struct record_base *base, stru
 int recover_load_base(struct db_conn *conn, struct record_base *out, struct error *error)
 {
 	int64_t rand = 0;
+	bool known;
 
 	memset(out, 0, sizeof(*out));
 	int rc = db_meta_read_int(conn, "base_seq", 0, &out->seq, error);
@@ -71,12 +72,12 @@ int recover_load_base(struct db_conn *conn, struct record_base *out, struct erro
 	out->rand = (uint64_t)rand;
 	if (rc || out->seq <= 0)
 		return rc;
-	rc = db_meta_blob(conn, "base_hash", out->hash, SHA256_BYTES);
-	if (!rc)
-		rc = db_meta_blob(conn, "base_log_hash", out->log_hash, SHA256_BYTES);
-	if (rc)
+	rc = db_meta_read_blob(conn, "base_hash", out->hash, SHA256_BYTES, &known, error);
+	if (!rc && known)
+		rc = db_meta_read_blob(conn, "base_log_hash", out->log_hash, SHA256_BYTES, &known, error);
+	if (rc || !known)
 		memset(out, 0, sizeof(*out));
-	return !rc || rc == ERR_ABSENT ? 0 : error_set(error, rc, 0, "the local database: the checkpoint in force can't be read");
+	return rc;
 }
 
 static int apply_delta(const struct recovery *recovery, struct delta *delta, int64_t seq,

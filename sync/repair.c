@@ -35,23 +35,39 @@ static int note_file(void *context, const struct spool_row *row)
 	return 0;
 }
 
-/* SHA-256 of log/seq: known of the confirmed head and of what is in the spool. */
+/* If `name` is the version seq, its hash, if that is known. */
+static int hash_of_known(struct db_conn *conn, const char *name, const char *name_hash, int64_t seq, uint8_t hash[SHA256_BYTES], bool *known,
+			 struct error *error)
+{
+	int64_t found;
+	int rc = db_meta_read_int(conn, name, 0, &found, error);
+
+	*known = false;
+	return rc || found != seq ? rc : db_meta_read_blob(conn, name_hash, hash, SHA256_BYTES, known, error);
+}
+
+/* SHA-256 of log/seq: known of the confirmed head and of what is in the spool. ERR_CORRUPT: it isn't. */
 static int hash_of_record(struct db_conn *conn, int64_t seq, uint8_t hash[SHA256_BYTES], struct error *error)
 {
 	char key[RECORD_KEY_BYTES];
 	struct spool_row row;
+	bool known;
+	int rc;
 
 	memset(hash, 0, SHA256_BYTES);
 	if (seq == 0)
 		return 0;
 	record_key(key, seq);
-	if (seq == db_meta_int(conn, "head", 0) && db_meta_blob(conn, "head_hash", hash, SHA256_BYTES) == 0)
-		return 0;
-	if (seq == db_meta_int(conn, "confirmed", 0))
-		return db_meta_blob(conn, "confirmed_hash", hash, SHA256_BYTES) == 0
-			       ? 0 : error_set(error, ERR_CORRUPT, 0, "the local database does not know the hash of %s", key);
-	if (spool_row_get(conn, key, &row))
+	rc = hash_of_known(conn, "head", "head_hash", seq, hash, &known, error);
+	if (!rc && !known)
+		rc = hash_of_known(conn, "confirmed", "confirmed_hash", seq, hash, &known, error);
+	if (rc || known)
+		return rc;
+	rc = spool_row_get(conn, key, &row);
+	if (rc == ERR_ABSENT)
 		return error_set(error, ERR_CORRUPT, 0, "the local database does not know the hash of %s", key);
+	if (rc)
+		return error_set(error, rc, 0, "spool: can't read its table");
 	memcpy(hash, row.hash, SHA256_BYTES);
 	return 0;
 }
@@ -232,6 +248,7 @@ static int note_intent(struct volume *volume, bool asked, int64_t *confirmed, st
 {
 	struct db *db = volume_db(volume);
 	struct db_conn *conn;
+	int64_t from = -1;
 	int rc = db_begin(db, true, &conn, error);
 
 	if (rc)
@@ -239,7 +256,9 @@ static int note_intent(struct volume *volume, bool asked, int64_t *confirmed, st
 	rc = db_meta_read_int(conn, "confirmed", 0, confirmed, error);
 	if (!rc && asked)
 		rc = db_meta_set_int(conn, "must_take_over", 1, error);
-	if (!rc && db_meta_int(conn, "take_over_from", -1) < 0)
+	if (!rc)
+		rc = db_meta_read_int(conn, "take_over_from", -1, &from, error);
+	if (!rc && from < 0)
 		rc = db_meta_set_int(conn, "take_over_from", *confirmed, error);
 	if (!rc)
 		return db_commit(db, error);
@@ -247,19 +266,35 @@ static int note_intent(struct volume *volume, bool asked, int64_t *confirmed, st
 	return rc;
 }
 
+/* *from: the version up to which what was captured is to be trusted. */
+static int read_followed(struct db_conn *conn, int64_t *head, int64_t *from, uint8_t hash[SHA256_BYTES], struct error *error)
+{
+	bool known = true;
+	int rc = db_meta_read_int(conn, "head", 0, head, error);
+
+	memset(hash, 0, SHA256_BYTES);
+	if (!rc)
+		rc = db_meta_read_int(conn, "take_over_from", 0, from, error);
+	if (!rc && *head > 0)
+		rc = db_meta_read_blob(conn, "head_hash", hash, SHA256_BYTES, &known, error);
+	if (!rc && !known)
+		rc = error_set(error, ERR_CORRUPT, 0, "the local database does not know the hash of version %lld", (long long)*head);
+	return rc;
+}
+
 static int note_followed(struct volume *volume, bool fenced, struct error *error)
 {
 	struct db *db = volume_db(volume);
-	uint8_t hash[SHA256_BYTES] = {0};
+	uint8_t hash[SHA256_BYTES];
+	int64_t head, from;
 	struct db_conn *conn;
 	int rc = db_begin(db, true, &conn, error);
 
 	if (rc)
 		return rc;
-	int64_t head = db_meta_int(conn, "head", 0), from = db_meta_int(conn, "take_over_from", 0);
-	if (head > 0)
-		db_meta_blob(conn, "head_hash", hash, sizeof(hash));
-	rc = db_meta_set_blob(conn, "confirmed_hash", hash, sizeof(hash), error);
+	rc = read_followed(conn, &head, &from, hash, error);
+	if (!rc)
+		rc = db_meta_set_blob(conn, "confirmed_hash", hash, sizeof(hash), error);
 	if (!rc)
 		rc = db_meta_set_int(conn, "server_told", head, error);
 	if (!rc)

@@ -111,30 +111,45 @@ static int load_files(void *context, int64_t seq, int64_t inodes)
 	return 0;
 }
 
-static void load_meta(struct upload_status *status, struct db_conn *conn)
+static int load_meta(struct upload_status *status, int64_t *head, struct db_conn *conn, struct error *error)
 {
-	status->confirmed = db_meta_int(conn, "confirmed", 0);
-	status->confirmed_cut_ns = db_meta_int(conn, "confirmed_cut_ns", 0);
-	status->fenced = db_meta_int(conn, "fenced", 0) != 0;
-	if (db_meta_blob(conn, "confirmed_hash", status->confirmed_hash, SHA256_BYTES))
-		memset(status->confirmed_hash, 0, SHA256_BYTES);
+	int64_t fenced = 0;
+	bool known = true;
+	int rc = db_meta_read_int(conn, "confirmed", 0, &status->confirmed, error);
+
+	if (!rc)
+		rc = db_meta_read_int(conn, "confirmed_cut_ns", 0, &status->confirmed_cut_ns, error);
+	if (!rc)
+		rc = db_meta_read_int(conn, "fenced", 0, &fenced, error);
+	if (!rc)
+		rc = db_meta_read_int(conn, "head", 0, head, error);
+	status->fenced = fenced != 0;
+	memset(status->confirmed_hash, 0, SHA256_BYTES);
+	if (!rc)
+		rc = db_meta_read_blob(conn, "confirmed_hash", status->confirmed_hash, SHA256_BYTES, &known, error);
+	return rc;
 }
 
 int upload_reload(struct upload *upload, struct error *error)
 {
 	struct loading loading = {.upload = upload};
 	struct upload_status meta;
+	int64_t head;
 	int rc = db_read_begin(volume_db(upload->volume), &loading.conn, error);
 
 	if (rc)
 		return rc;
-	load_meta(&meta, loading.conn);
+	rc = load_meta(&meta, &head, loading.conn, error);
+	if (rc) {
+		db_read_end(volume_db(upload->volume), loading.conn);
+		return rc;
+	}
 	loading.newest = meta.confirmed;
 	rc = spool_row_each(loading.conn, 0, true, load_row, &loading);
 	loading.at = loading.records.first;
 	if (!rc && loading.at)
 		rc = catalogue_local_captured(loading.conn, meta.confirmed, load_files, &loading);
-	if (!rc && loading.newest != db_meta_int(loading.conn, "head", 0))
+	if (!rc && loading.newest != head)
 		rc = ERR_CORRUPT;
 	db_read_end(volume_db(upload->volume), loading.conn);
 	if (rc) {

@@ -4,6 +4,8 @@
 
 #include "clock.h"
 #include "db.h"
+#include "engine_internal.h"
+#include "pipeline_internal.h"
 #include "recover.h"
 #include "repair.h"
 #include "spool.h"
@@ -303,6 +305,63 @@ static void test_identity_and_base_unread_once(void **state)
 	volume_close(volume, false);
 }
 
+struct denied { /* of the statements that read meta, as they are prepared, one is refused */
+	int nth, count;
+	bool new;
+};
+
+static int deny_nth(void *context, int action, const char *table, const char *column, const char *database, const char *trigger)
+{
+	struct denied *denied = context;
+
+	(void)column;
+	(void)database;
+	(void)trigger;
+	denied->new |= action == SQLITE_SELECT;
+	if (action != SQLITE_READ || strcmp(table, "meta") != 0)
+		return SQLITE_OK;
+	denied->count += denied->new;
+	denied->new = false;
+	return denied->count == denied->nth ? SQLITE_DENY : SQLITE_OK;
+}
+
+static void ignore(void *context) { (void)context; }
+
+/* "The remote was emptied" would be said for good, if zeros were kept for the hash that was not read. */
+static void test_confirmed_hash_unread_once(void **state)
+{
+	static const char zeros[] = "SELECT value=zeroblob(32) FROM meta WHERE name='confirmed_hash'";
+	struct machine *machine = *state;
+	struct denied denied = {.nth = 2}; /* numbers first, one statement for all of them */
+	struct pipeline *pipeline;
+	struct db_conn *conn;
+	int64_t version;
+
+	machine_run(machine, "mv %s %s.away", machine->remote, machine->remote);
+	machine_create(machine, "unsent");
+	MACHINE_OK(machine, sync_engine()->sync(machine->engine, false, 0, &version, &machine->error));
+	machine_unmount(machine, 0, true);
+	machine_open(machine, false, false);
+	MACHINE_OK(machine, pipeline_new(&pipeline, &machine->error));
+	pipeline->parts.volume = pipeline->env.volume = machine->volume;
+	pipeline->parts.store = machine->engine->store;
+	MACHINE_OK(machine, spool_open(machine->volume, &pipeline->parts.spool, &machine->error));
+	MACHINE_OK(machine, upload_start(machine->volume, pipeline->parts.store, pipeline->parts.spool, ignore, NULL, &pipeline->parts.upload,
+					 &machine->error));
+	MACHINE_OK(machine, db_read_begin(volume_db(machine->volume), &conn, &machine->error));
+	sqlite3_set_authorizer(db_handle(conn), deny_nth, &denied);
+	db_read_end(volume_db(machine->volume), conn);
+	assert_int_equal(pipeline_check(pipeline, &machine->error), ERR_FAILED);
+	assert_int_equal(machine_int(machine, zeros), 0);
+	MACHINE_OK(machine, pipeline_check(pipeline, &machine->error));
+	assert_int_equal(machine_int(machine, zeros), 0);
+	store_cancel(pipeline->parts.store);
+	upload_stop(pipeline->parts.upload);
+	spool_free(pipeline->parts.spool);
+	pipeline_free(pipeline);
+	machine_unmount(machine, 0, true);
+}
+
 /* Who only reads beside the mount may have met with damage in the database before this one: it is not his to say that the new one is bad. */
 static void test_reader_of_old_database(void **state)
 {
@@ -330,6 +389,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_found_during_seal, setup, machine_teardown),
 		cmocka_unit_test_setup_teardown(test_unread_once, setup, machine_teardown),
 		cmocka_unit_test_setup_teardown(test_identity_and_base_unread_once, setup, machine_teardown),
+		cmocka_unit_test_setup_teardown(test_confirmed_hash_unread_once, setup, machine_teardown),
 		cmocka_unit_test_setup_teardown(test_reader_of_old_database, setup, machine_teardown),
 	};
 
