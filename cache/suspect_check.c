@@ -66,7 +66,7 @@ static void set_checked(struct journal *journal, struct node *node, bool quiet, 
 	pthread_mutex_unlock(&journal->suspects.lock);
 }
 
-/* No name leads to it any more: no version will have it, and none can be given to it again (fs/io_mode.h, `plain`). */
+/* No name leads to it any more: no version will have it, and none can be given to it again: one that can, as it never had one, is not passed through (fs/io_mode.h, `plain`). */
 static bool is_gone(int fd)
 {
 	struct stat st;

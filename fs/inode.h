@@ -37,7 +37,8 @@ enum {
 	INODE_EXACT = 1,  /* a directory in which each name means itself only */
 	INODE_FOLDED = 2, /* a directory in which a name may mean another, or come to be with another (case) */
 	INODE_UNNAMED = 4, /* lost a name through the mount, or never had one: that it has none is no surprise */
-	INODE_MAY_BE_MAPPED = 8, /* was open for reading in passthrough: there may be a mapping of the file that outlived it (io_mode.h). A mapping keeps the inode, and so the node */
+	INODE_MAY_BE_MAPPED = 8, /* was open for reading in passthrough, or for both: there may be a mapping of the file that outlived it (io_mode.h). A mapping keeps the inode, and so the node */
+	INODE_LINKABLE = 16, /* made without a name (O_TMPFILE): it can be given one while it has none, once only (I_LINKABLE, Linux 6.18 vfs_link()); no other inode that has lost its last one can */
 };
 
 /* Notes what the kernel is about to be told of the node, and says for how long it may keep that. Files that were changed lately are still being allocated: their attributes are kept for as long as the file has been

@@ -29,7 +29,8 @@
  * passthrough, so that it is cached next time), is remembered for the few thousand inodes that were opened and closed last; forgetting it is harmless.
  *
  * Passthrough also leaves mappings for reading behind, of the backing file, which live longer than their descriptors. Nothing escapes by them, but beside the kernel's pages of our inode they would not show what is stored
- * there through another mapping. So an inode that was read so is not cached again before nobody has its file in use: it is passed through.
+ * there through another mapping. So an inode that was read so is not cached again before nobody has its file in use: it is passed through. The same goes for mappings for writing of a file that was removed, which
+ * is not suspect any more (suspect_check.c).
  *
  * Any thread. Locks: one per shard, leaves; under them what io_mode_backing asks of the kernel, which does no I/O. */
 #ifndef YESTER_IO_MODE_H
@@ -53,7 +54,7 @@ struct io_mode_backing {
 	void (*drop)(void *context, uint64_t nodeid);
 	/* There may be a mapping of the file that we can't see. Asked at the first open, under the shard's lock: an answer from before might miss a mapping by opens that came and went meanwhile. Quick. */
 	bool (*suspect)(void *context, const struct node *node);
-	/* Whether an earlier open of the node for reading, in passthrough, may have left a mapping: it had one, and somebody has the file open or mapped now, but for `fd` of the io_open. Likewise. (Another open of ours that has
+	/* Whether an earlier open of the node in passthrough, not for writing only, may have left a mapping: it had one, and somebody has the file open or mapped now, but for `fd` of the io_open. Likewise. (Another open of ours that has
 	 * its descriptor and is not counted yet, or a sealer, is somebody, too.) */
 	bool (*in_use)(void *context, const struct node *node, int fd);
 	void *context;
@@ -68,7 +69,7 @@ struct io_open {
 	int fd;         /* of this open */
 	int flags;      /* of open(2) */
 	bool filled;    /* the file has content */
-	bool plain;     /* never passthrough: made by O_TMPFILE, so that a suspect inode without a name has lost it for good; or not to be found again after a restart, having no handle */
+	bool plain;     /* not to be passed through, unless it is already: made by O_TMPFILE and without a name yet, so that a suspect inode without one has lost it for good; or no handle leads to it after a restart */
 	bool fresh;     /* just made: the kernel has no pages */
 	/* out */
 	enum io_mode mode;

@@ -123,6 +123,12 @@ static void answer_later(const struct opening *opening)
 		answer_risky(job);
 }
 
+/* Never passed through (io_open.plain): `suspect` would lose it while it has no name, but it may get one; or a restart would not find it again, as it has no handle. */
+static bool is_plain(const struct node *node, const struct stat *st)
+{
+	return (st->st_nlink == 0 && atomic_load(&node->flags) & INODE_LINKABLE) || node_key_type(&node->key) < 0;
+}
+
 /* Turns node (the caller's reference) and descriptor into a handle that is counted; -errno: both are still the caller's. `path_fd`: O_PATH, of the node. */
 static int open_handle(struct opening *opening, struct node *node, int path_fd, int fd, bool nameless)
 {
@@ -133,15 +139,14 @@ static int open_handle(struct opening *opening, struct node *node, int path_fd, 
 
 	if (!handle)
 		return -ENOMEM;
-	if (fstat(fd, &st) != 0)
-		st = (struct stat){.st_nlink = 1};
-	if (inode_is_lost(node, &st)) { /* "stale": the kernel looks for what the name means now */
-		handle_free(fs, handle);
-		return -ESTALE;
+	int rc = fstat(fd, &st) != 0 ? -errno : inode_is_lost(node, &st) ? -ESTALE : 0; /* "stale": the kernel looks for what the name means now */
+	if (nameless)
+		atomic_fetch_or(&node->flags, INODE_LINKABLE);
+	if (rc == 0) {
+		*io = (struct io_open){.node = node, .nodeid = node->nodeid, .path_fd = path_fd, .fd = fd, .flags = opening->fi.flags,
+				       .filled = st.st_size > 0, .plain = is_plain(node, &st), .fresh = opening->created};
+		rc = io_mode_enter(fs->io, io);
 	}
-	*io = (struct io_open){.node = node, .nodeid = node->nodeid, .path_fd = path_fd, .fd = fd, .flags = opening->fi.flags,
-			       .filled = st.st_size > 0, .plain = nameless || node_key_type(&node->key) < 0, .fresh = opening->created};
-	int rc = io_mode_enter(fs->io, io);
 	if (rc < 0) {
 		handle_free(fs, handle);
 		return rc;
@@ -149,7 +154,7 @@ static int open_handle(struct opening *opening, struct node *node, int path_fd, 
 	handle->flags = io->flags;
 	handle->counted = true;
 	handle->uncacheable = io->mode == IO_PASSTHROUGH;
-	if (io->mode == IO_PASSTHROUGH && (io->flags & O_ACCMODE) == O_RDONLY)
+	if (io->mode == IO_PASSTHROUGH && (io->flags & O_ACCMODE) != O_WRONLY)
 		atomic_fetch_or(&node->flags, INODE_MAY_BE_MAPPED);
 	opening->fi.fh = (uintptr_t)handle;
 	fill(&opening->fi, io);

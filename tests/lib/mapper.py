@@ -7,7 +7,7 @@
     one.do("keep_storing", True)                 as fast as it can, until False
     one.do("sync", 0); one.do("unmap", 0); one.end(); one.kill()
 
-    one = mapper.Unseen(path, size)              in this process; one.add(at), one.bytes, one.all(), one.close()
+    one = mapper.Unseen(path, size)              in this process; one.add(at), one.flush(), one.bytes, one.all(), one.close()
 
 Each page holds one number, 8 bytes aligned, that only grows: so one can tell of each page of a version when it was read, and a store is never torn."""
 import contextlib
@@ -54,12 +54,12 @@ def read(path, pages):
 
 
 class Unseen:
-    """A mapping, in this process, without a descriptor (Python's own keeps one) of a file that somebody else had open, to read it, when it was opened: where the kernel passes I/O through, nobody sees
+    """A mapping, in this process, without a descriptor (Python's own keeps one) of a file that somebody else had open (`beside`) when it was opened: where the kernel passes I/O through, nobody sees
     what is stored."""
 
-    def __init__(self, path, size, store=True):
+    def __init__(self, path, size, store=True, beside=os.O_RDONLY):
         self.size = size
-        opened = [os.open(path, os.O_RDONLY)]
+        opened = [os.open(path, beside)]
         try:
             opened.append(os.open(path, os.O_RDWR if store else os.O_RDONLY))
             self.address = libc.mmap(None, size, mmap.PROT_READ | (mmap.PROT_WRITE if store else 0), mmap.MAP_SHARED, opened[1], 0)
@@ -75,6 +75,9 @@ class Unseen:
 
     def add(self, at):
         self.bytes[at] = (self.bytes[at] + 1) % 256
+
+    def flush(self):
+        yt._checked(libc.msync(self.address, self.size, MS_SYNC))
 
     def close(self):
         yt._checked(libc.munmap(self.address, self.size))

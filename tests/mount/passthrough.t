@@ -376,6 +376,57 @@ def test_a_mapping_to_read_sees_stores():
     volume.umount()
 
 
+def test_a_file_without_a_name_that_gets_one():
+    """Made by O_TMPFILE, closed, opened again by its O_PATH descriptor and mapped; what is stored when it has a name is in the versions."""
+    if not EXPECTED:
+        return
+    volume = mounted("nameless")
+    made = os.open(volume.mountpoint, os.O_TMPFILE | os.O_RDWR, 0o600)
+    os.write(made, bytes(SIZE))
+    path = f"/proc/self/fd/{os.open(f'/proc/self/fd/{made}', os.O_PATH)}"
+    os.close(made)
+    mapping = mapper.Unseen(path, SIZE)
+    mapping.add(5000)
+    volume.sync()
+    yt.equal(suspects(volume), 0, "suspect files, when the only one has no name")
+    yt.link_descriptor(int(os.path.basename(path)), volume.path("f"))
+    volume.sync()
+    for i in range(3):
+        mapping.add(5000)
+        mapping.flush()
+        volume.sync()
+        yt.check(version_of(volume, "f") == mapping.all(), f"store {i} is not in the version")
+    os.close(int(os.path.basename(path)))
+    mapping.close()
+    volume.sync()
+    volume.wait_state("synced")
+    volume.umount()
+
+
+def test_a_removed_file_that_is_opened_again():
+    """By an O_PATH descriptor, beside a mapping that has outlived its own, and is no more suspect: nobody can give the file a name."""
+    volume = mounted("removed")
+    for first in (os.O_RDONLY, os.O_WRONLY):
+        path = volume.path("f")
+        with open(path, "wb") as file:
+            file.write(bytes(SIZE))
+        again = f"/proc/self/fd/{os.open(path, os.O_PATH)}"
+        mapping = mapper.Unseen(path, SIZE, beside=first)
+        os.unlink(path)
+        yt.wait_until("nothing suspect", lambda: volume.sync() is not None and suspects(volume) == 0)
+        for access in (os.O_RDWR, os.O_RDONLY):
+            fd = os.open(again, access)
+            for _ in range(3):
+                mapping.add(5000)
+                yt.check(os.pread(fd, SIZE, 0) == mapping.all(), f"a store is not read; beside it was opened with {first}, now with {access}")
+            os.close(fd)
+        os.close(int(os.path.basename(again)))
+        mapping.close()
+    volume.sync()
+    volume.wait_state("synced")
+    volume.umount()
+
+
 def test_without_passthrough_an_old_mapping_is_seen():
     """The inode is suspect from an earlier mount, and this one can't pass anything through: no pages of its own then."""
     if not EXPECTED:
