@@ -148,13 +148,13 @@ static void tell_cleared(struct fs *fs, fuse_ino_t ino, const struct identity *i
 		invalidate_attributes(fs, ino);
 }
 
-/* Lock of the inode held. Where a write to a file that only grows begins: the kernel's idea of the end may be old, if it grew behind the mount. Pages of a mapping are of places that are not to change: a
- * plain filesystem refuses to map such a file (do_mmap()), but the kernel does not know that of ours. 0 or -errno. */
+/* Lock of the inode held. Where a write to a file that only grows begins: the kernel's idea of the end may be old, if it grew behind the mount. What a plain filesystem refuses before, but the kernel does not know
+ * that of ours, is refused here: to map such a file for writing (do_mmap()), whose pages are of places that are not to change; to take O_APPEND off (setfl()), by the flags of the write. 0 or -errno. */
 static int append_at(const struct handle *handle, const struct fuse_file_info *fi, off_t *offset)
 {
 	struct stat st;
 
-	if (fi->writepage)
+	if (fi->writepage || !(fi->flags & O_APPEND))
 		return -EPERM;
 	if (fstat(handle->fd, &st) != 0)
 		return -errno;

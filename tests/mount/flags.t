@@ -4,6 +4,7 @@
 have what such files hold; the flags are not part of them."""
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import subprocess
@@ -60,12 +61,20 @@ def append(fd):
     return os.write(fd, b"appended")
 
 
+def drop_append(fd):
+    """A plain filesystem refuses the first of the two, but the kernel does not ask ours."""
+    fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+    return os.pwrite(fd, b"not at its end", 3)
+
+
 def on_a_file(path, at):
     """Names and operations."""
     for name, flags in (("w", WRITE), ("rw", BOTH), ("append", WRITE | APPEND), ("rw append", BOTH | APPEND), ("append create", WRITE | APPEND | CREATE),
                         ("append excl", WRITE | APPEND | CREATE | os.O_EXCL), ("append sync", WRITE | APPEND | os.O_SYNC)):
         yield "write " + name, lambda flags=flags: with_file(path, flags, append)
     yield "pwrite append", lambda: with_file(path, WRITE | APPEND, lambda fd: os.pwrite(fd, b"at its end", 3))
+    yield "drop append", lambda: with_file(path, WRITE | APPEND, drop_append)
+    yield "drop append rw", lambda: with_file(path, BOTH | APPEND, drop_append)
     yield "open r", lambda: with_file(path, os.O_RDONLY, lambda fd: os.read(fd, 10))
     yield "open noatime", lambda: with_file(path, os.O_RDONLY | os.O_NOATIME, lambda fd: None)
     yield "open trunc", lambda: with_file(path, WRITE | os.O_TRUNC, lambda fd: None)
