@@ -124,9 +124,9 @@ double inode_entry_timeout(struct fs *fs, const struct node *dir)
 	return fs->alone && atomic_load(&fs->can_expire) && atomic_load(&dir->flags) & INODE_EXACT ? KEEP_LONG : KEEP_SHORT;
 }
 
-bool inode_is_lost(const struct node *node, const struct stat *st)
+bool inode_is_lost(const struct node *node, uint64_t links)
 {
-	return st->st_nlink == 0 && !(atomic_load(&node->flags) & INODE_UNNAMED);
+	return links == 0 && !(atomic_load(&node->flags) & INODE_UNNAMED);
 }
 
 void inode_note_names(struct fs *fs, struct node *dir, int fd)

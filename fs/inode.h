@@ -48,8 +48,8 @@ double inode_told(struct fs *fs, struct node *node, const struct stat *st);
 uint32_t inode_stamp(const struct stat *st);
 /* How long names in that directory may be kept, present or absent. */
 double inode_entry_timeout(struct fs *fs, const struct node *dir);
-/* Whether the kernel came to that inode, which it did by a name, although it has none any more: removed or replaced behind the mount. */
-bool inode_is_lost(const struct node *node, const struct stat *st);
+/* Whether the kernel came to that inode, which it did by a name, although it has none any more (`links`, now): removed or replaced behind the mount. */
+bool inode_is_lost(const struct node *node, uint64_t links);
 /* Finds out whether the directory folds case, if that is not known. `fd`: a descriptor of it, O_PATH or not; -1: none at hand, then it stays unknown and names are kept for a short time. */
 void inode_note_names(struct fs *fs, struct node *dir, int fd);
 

@@ -69,7 +69,7 @@ struct io_open {
 	int fd;         /* of this open */
 	int flags;      /* of open(2) */
 	bool filled;    /* the file has content */
-	bool plain;     /* not to be passed through, unless it is already: made by O_TMPFILE and without a name yet, so that a suspect inode without one has lost it for good; or no handle leads to it after a restart */
+	bool plain;     /* not to be passed through, unless it is already: made by O_TMPFILE and without a name yet, so that a suspect inode without one has lost it for good; or no handle leads to it after a restart; or it may only grow */
 	bool fresh;     /* just made: the kernel has no pages */
 	/* out */
 	enum io_mode mode;

@@ -33,7 +33,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		 : inode_is_foreign(node) ? -EACCES
 					  : backing_reopen(fs->backing, node, O_RDONLY | O_DIRECTORY);
 	struct stat st;
-	if (fd >= 0 && fstat(fd, &st) == 0 && inode_is_lost(node, &st)) {
+	if (fd >= 0 && fstat(fd, &st) == 0 && inode_is_lost(node, st.st_nlink)) {
 		close(fd);
 		fd = -ESTALE;
 	}

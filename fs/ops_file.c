@@ -123,10 +123,11 @@ static void answer_later(const struct opening *opening)
 		answer_risky(job);
 }
 
-/* Never passed through (io_open.plain): `suspect` would lose it while it has no name, but it may get one; or a restart would not find it again, as it has no handle. */
-static bool is_plain(const struct node *node, const struct stat *st)
+/* Never passed through (io_open.plain): `suspect` would lose it while it has no name, but it may get one; or a restart would not find it again, as it has no handle; or it may only grow (chattr +a), and stores through a
+ * mapping of the file itself are not ours to refuse. */
+static bool is_plain(const struct node *node, const struct statx *stx)
 {
-	return (st->st_nlink == 0 && atomic_load(&node->flags) & INODE_LINKABLE) || node_key_type(&node->key) < 0;
+	return (stx->stx_nlink == 0 && atomic_load(&node->flags) & INODE_LINKABLE) || node_key_type(&node->key) < 0 || stx->stx_attributes & STATX_ATTR_APPEND;
 }
 
 /* Turns node (the caller's reference) and descriptor into a handle that is counted; -errno: both are still the caller's. `path_fd`: O_PATH, of the node. */
@@ -135,16 +136,18 @@ static int open_handle(struct opening *opening, struct node *node, int path_fd, 
 	struct fs *fs = opening->fs;
 	struct handle *handle = handle_new(fs, node, fd);
 	struct io_open *io = &opening->io;
-	struct stat st;
+	struct statx stx;
 
 	if (!handle)
 		return -ENOMEM;
-	int rc = fstat(fd, &st) != 0 ? -errno : inode_is_lost(node, &st) ? -ESTALE : 0; /* "stale": the kernel looks for what the name means now */
+	int rc = statx(fd, "", AT_EMPTY_PATH, STATX_NLINK | STATX_SIZE, &stx) != 0 ? -errno : 0;
+	if (rc == 0 && inode_is_lost(node, stx.stx_nlink))
+		rc = -ESTALE; /* "stale": the kernel looks for what the name means now */
 	if (nameless)
 		atomic_fetch_or(&node->flags, INODE_LINKABLE);
 	if (rc == 0) {
 		*io = (struct io_open){.node = node, .nodeid = node->nodeid, .path_fd = path_fd, .fd = fd, .flags = opening->fi.flags,
-				       .filled = st.st_size > 0, .plain = is_plain(node, &st), .fresh = opening->created};
+				       .filled = stx.stx_size > 0, .plain = is_plain(node, &stx), .fresh = opening->created};
 		rc = io_mode_enter(fs->io, io);
 	}
 	if (rc < 0) {
@@ -177,13 +180,19 @@ static int open_place(struct opening *opening, struct place *place)
 		return fd;
 	node_ref(fs->nodes, place->node);
 	int rc = open_handle(opening, place->node, place->fd, fd, false);
-	if (rc == 0)
-		handle_of(&opening->fi)->append_only = append_only;
 	if (rc < 0) {
 		node_put(fs->nodes, place->node);
 		close(fd);
+		return rc;
 	}
-	return rc;
+	struct handle *handle = handle_of(&opening->fi);
+	handle->append_only = append_only;
+	/* It is open since before it was made one that may only grow, and so passed through. What a plain filesystem says of the mapping we must say of the open. */
+	if (append_only && opening->io.risky) {
+		handle_close(fs, handle);
+		return -EACCES;
+	}
+	return 0;
 }
 
 void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)

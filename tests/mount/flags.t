@@ -14,6 +14,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../
 import backings  # noqa: E402
 import yt  # noqa: E402
 
+MAPPED = ("mapped", "mapped-read", "mapped-late")
 APPEND, WRITE, BOTH, CREATE = os.O_APPEND, os.O_WRONLY, os.O_RDWR, os.O_CREAT
 
 
@@ -37,7 +38,7 @@ def prepare(root):
 
 
 def clear(root):
-    chattr("-ai", *(path for path in (os.path.join(root, name) for name in ("fa", "fi", "da", "di", "log")) if os.path.exists(path)))
+    chattr("-ai", *(path for path in (os.path.join(root, name) for name in ("fa", "fi", "da", "di", "log", *MAPPED)) if os.path.exists(path)))
 
 
 def with_file(path, flags, do):
@@ -184,19 +185,33 @@ def appends_in_versions(volume, real):
 
 
 def stores_through_a_mapping(volume, real):
-    """A plain filesystem does not map such a file for that. Here the kernel does, as it does not know; what was in the file stays all the same."""
-    before = read(os.path.join(real, "log"))
-    fd = os.open(volume.path("log"), BOTH | APPEND)
-    try:
-        mapping = mmap.mmap(fd, 4096)
-        mapping[:7] = b"CHANGED"
-        mapping.flush()
-        mapping.close()
-    except OSError as problem:
-        yt.check(problem.errno in (errno.EACCES, errno.EPERM, errno.EIO), f"mapping it: {problem}")
-    finally:
-        outcome(lambda: os.close(fd))
-    yt.check(read(os.path.join(real, "log")) == before, "a store changed what may only grow")
+    """A plain filesystem does not map such a file for that. Here the kernel does, unless it can't be opened for it; what was in the file stays all the same, also when others read it, since the flag was set or before."""
+    for name in MAPPED:
+        path, below = volume.path(name), os.path.join(real, name)
+        write(path, b"original\n" * 1000)
+        readers = [os.open(path, os.O_RDONLY)] if name == "mapped-late" else []
+        chattr("+a", below)
+        if name == "mapped-read":
+            readers.append(os.open(path, os.O_RDONLY))
+        for fd in readers:
+            os.read(fd, 10)
+        try:
+            fd = os.open(path, BOTH | APPEND)
+            try:
+                mapping = mmap.mmap(fd, 4096)
+                mapping[:7] = b"CHANGED"
+                mapping.flush()
+                mapping.close()
+            finally:
+                outcome(lambda fd=fd: os.close(fd))
+        except OSError as problem:
+            yt.check(problem.errno in (errno.EACCES, errno.EPERM, errno.EIO), f"mapping it: {problem}")
+        yt.check(read(below) == b"original\n" * 1000, f"{name}: a store changed what may only grow")
+        with_file(path, WRITE | APPEND, append)
+        for fd in readers:
+            os.close(fd)
+        with_file(path, BOTH | APPEND, append)
+        yt.check(read(below) == b"original\n" * 1000 + b"appended" * 2, f"{name}: what was appended is not there")
 
 
 def one(mode):
