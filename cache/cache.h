@@ -17,6 +17,7 @@
  *   catalogue    reading versions; catalogue_schema.h: the tables; delta: the rows of one version, built and applied
  *   history extract   a version as a tree to read; a subtree of it written to disk
  *   rescan       backing tree against catalogue
+ *   by_name      an inode by its names, where its handle leads nowhere
  *   behind       who is told of what was found
  *   chunk_cache  chunks lately fetched
  *   engine.h remote.h   what fs and cache need of sync

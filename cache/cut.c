@@ -53,7 +53,7 @@ void frozen_capture(struct journal *journal, struct dirt *frozen)
 	frozen->past = past;
 	if (result != 0 && result != -ESTALE && result != -ENOENT)
 		past->unreadable = -result;
-	else /* without a name at the cut it is in no version (a directory that was removed has nlink 0 too) */
+	else /* without a name at the cut it is in no version (a directory that was removed has nlink 0 too); what opens nothing, who seals it decides by its names */
 		past->gone = result != 0 || past->attrs.st.st_nlink == 0;
 }
 

@@ -101,8 +101,8 @@ mode_t frozen_type(const struct frozen *frozen);
 /* Names changed in this directory, with their values at the cut (I3); child NULL: absent. Stops at fn's first non-zero result and returns it. */
 int frozen_names(const struct frozen *frozen,
 		 int (*fn)(void *context, const char *name, const struct node_key *child, mode_t type), void *context);
-/* Attributes as of the cut: the saved ones, or read now and marked as read. `out` is the caller's copy. ERR_ABSENT: the inode is gone (it was removed behind our back, or had no
- * name left at the cut). ERR_DENIED: unreadable. ERR_ABANDONED. */
+/* Attributes as of the cut: the saved ones, or read now and marked as read. `out` is the caller's copy. ERR_ABSENT: no name was left of it at the cut, or its handle opens nothing: it was
+ * removed behind our back, or the disk does not give it (by_name.h). ERR_DENIED: unreadable. ERR_ABANDONED. */
 int frozen_attrs(struct frozen *frozen, struct attrs *out);
 /* The errno with which the tree's disk refused to give this inode's attributes or bytes, to us or to an operation that had to save them; 0: none so far. Nobody knows them as
  * of the cut any more. Neither the cut nor the operation fails for that. */

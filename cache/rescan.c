@@ -24,7 +24,7 @@ static int prepare(struct rescan *r)
 	rc = db_exec(conn, "DELETE FROM backlog_name", r->error);
 	if (rc == 0) /* tried again */
 		rc = db_exec(conn, "UPDATE backlog_inode SET unreadable=0 WHERE unreadable<>0", r->error);
-	/* backlog_resolve.c asks by child. */
+	/* by_name.c asks by child. */
 	if (rc == 0 && !backing_has_handles(r->backing))
 		rc = db_exec(conn, "CREATE INDEX IF NOT EXISTS backlog_name_child ON backlog_name(child)", r->error);
 	if (rc == 0 && db_step(conn, r->error, "SELECT count(*) FROM name", "") == 1) {

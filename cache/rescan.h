@@ -16,8 +16,8 @@
  * Runs in a thread of the engine, on read connections, writing in small transactions. Metadata only: no file is opened for
  * reading. Memory: a bit for each known inode, 16 bytes for each directory, 15 for each directory not yet visited.
  *
- * Files: rescan.c the passes; rescan_entry.c one directory, one entry; rescan_rows.c what is kept meanwhile; backlog.c the backlog; backlog_resolve.c
- * finding inodes without handles; backlog_rows.c single rows. */
+ * Files: rescan.c the passes; rescan_entry.c one directory, one entry; rescan_rows.c what is kept meanwhile; backlog.c the backlog; backlog_rows.c single rows
+ * of it; by_name.c what an inode's handle does not lead to. */
 #ifndef YESTER_RESCAN_H
 #define YESTER_RESCAN_H
 
@@ -51,7 +51,5 @@ int backlog_count(struct db_conn *conn, struct backlog_counts *out);
 int backlog_to_journal(struct volume *volume, struct error *unreadable, struct error *error);
 /* What was unreadable is to be tried again. */
 int backlog_try_unreadable(struct volume *volume, struct error *error);
-/* Lets the backing find inodes whose keys hold no handle by the names that catalogue and backlog have for them. Once, when the backing is open. */
-void backlog_attach(struct volume *volume);
 
 #endif

@@ -1,8 +1,8 @@
 /* The backing tree of a volume: whether it still is the one that it was at init, its nodes, and its live files. */
 #include "volume_internal.h"
 
+#include "by_name.h"
 #include "catalogue.h"
-#include "rescan.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -56,7 +56,7 @@ static int attach_nodes(struct volume *volume, struct error *error)
 	if (result != 0)
 		return error_errno(error, -result, "cannot identify the directory %s", volume->config->directory);
 	node_table_on_free(volume->nodes, backing_fd_drop_id, volume->backing);
-	backlog_attach(volume);
+	by_name_attach(volume);
 	volume->root = node_get(volume->nodes, &key, st.st_mode, fd);
 	close(fd);
 	return volume->root ? ERR_OK : no_memory(error);

@@ -21,7 +21,7 @@ static size_t hash_bytes(const uint8_t *bytes, size_t length)
 
 static size_t hash_ino(int64_t ino) { return (size_t)((uint64_t)ino * UINT64_C(0x9e3779b97f4a7c15) >> 20); }
 
-static struct seal_ino **key_chain(struct sealing *sealing, const struct node_key *key)
+static struct seal_ino **key_chain(const struct sealing *sealing, const struct node_key *key)
 {
 	return &sealing->by_key[hash_bytes(key->bytes, key->length) & (sealing->buckets - 1)];
 }
@@ -91,7 +91,7 @@ struct seal_ino *seal_ino_find(struct sealing *sealing, int64_t number)
 	return ino;
 }
 
-static struct seal_ino *find_key(struct sealing *sealing, const struct node_key *key)
+struct seal_ino *seal_ino_find_key(const struct sealing *sealing, const struct node_key *key)
 {
 	struct seal_ino *ino = sealing->buckets ? *key_chain(sealing, key) : NULL;
 
@@ -163,7 +163,7 @@ static int ino_fill(struct sealing *sealing, struct seal_ino *ino, struct error 
 
 int seal_ino_by_key(struct sealing *sealing, const struct node_key *key, mode_t type, struct seal_ino **out, struct error *error)
 {
-	struct seal_ino *ino = find_key(sealing, key);
+	struct seal_ino *ino = seal_ino_find_key(sealing, key);
 	int rc;
 
 	*out = ino;

@@ -1,6 +1,8 @@
 /* What the tree's disk does not give (sealing.h): it is put off and said; the version goes on without. */
 #include "sealing.h"
 
+#include "by_name.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -29,66 +31,36 @@ int seal_put_off_unreadable(struct seal_worker *worker, struct seal_ino *ino, co
 
 /* ---------------------------------------------------------------- a handle that opens nothing */
 
-struct stale {
-	struct seal_worker *worker;
-	struct seal_ino *ino;
-	int refused; /* errno of a name that leads to nothing we could look at */
-};
-
-static void look_at_name(struct stale *stale, const struct node_key *dir, const char *name)
+/* Of what has a name in this version. Nothing changes the tables while the sealers run. */
+static int names_here(void *context, const struct node_key *key, struct by_name_list *list)
 {
-	struct backing *backing = volume_backing(stale->worker->sealing->env->volume);
-	int fd = dir->length ? backing_reopen_key(backing, dir, O_PATH | O_DIRECTORY) : -ESTALE, rc;
-	struct node_key key;
-	struct stat st;
+	const struct sealing *sealing = context;
+	const struct seal_ino *ino = seal_ino_find_key(sealing, key);
+	int rc = 0;
 
-	if (fd < 0)
-		return;
-	rc = backing_identify(backing, fd, name, &key, &st, NULL);
-	close(fd);
-	if (rc == 0 && node_key_equal(&key, &stale->ino->key))
-		rc = -ESTALE; /* the name leads there, the handle does not */
-	else if (rc == 0 || rc == -ENOENT || rc == -ENOTDIR)
-		return;
-	stale->refused = -rc;
-}
-
-static int look_at_live_name(void *context, int64_t dir, const void *name, size_t length)
-{
-	struct stale *stale = context;
-	struct node_key key = {0};
-	size_t room = NODE_KEY_MAX;
-	char text[256];
-
-	if (length < 1 || length >= sizeof(text) ||
-	    catalogue_local_key(stale->worker->reader.conn, dir, key.bytes, &room) != 0)
-		return 0;
-	key.length = (uint8_t)room;
-	memcpy(text, name, length);
-	text[length] = '\0';
-	look_at_name(stale, &key, text);
-	return stale->refused != 0;
+	for (size_t i = ino && ino->place ? ino->place - 1 : sealing->sorted; i < sealing->sorted && !rc; i++)
+		if (sealing->names[i].child == ino)
+			rc = by_name_add(list, &sealing->names[i].dir->key, sealing->names[i].name);
+	return rc;
 }
 
 int seal_put_off_stale(struct seal_worker *worker, struct seal_ino *ino, struct error *error)
 {
 	struct sealing *sealing = worker->sealing;
-	struct stale stale = {.worker = worker, .ino = ino};
-	struct db_conn *conn = ino->known ? seal_reader_conn(&worker->reader, error) : NULL;
+	struct by_name_more here = {.names = names_here, .context = sealing};
+	struct db_conn *conn = seal_reader_conn(&worker->reader, error);
+	int fd, rc = conn ? by_name_find(sealing->env->volume, conn, &ino->key, false, &here, &fd, error) : ERR_FAILED;
 
-	if (ino->known && !conn)
-		return ERR_FAILED;
-	for (size_t i = 0; i < sealing->sorted && !stale.refused; i++)
-		if (sealing->names[i].child == ino)
-			look_at_name(&stale, &sealing->names[i].dir->key, sealing->names[i].name);
-	if (conn && !stale.refused)
-		catalogue_names_of(conn, CATALOGUE_LIVE, ino->ino, look_at_live_name, &stale);
-	if (!stale.refused) {
+	if (rc)
+		return rc;
+	if (fd == -ESTALE) {
 		ino->vanished = true;
 		return 0;
 	}
-	error_errno(error, stale.refused, "a file of the tree");
-	return backing_is_shortage(stale.refused) ? error->code : seal_put_off_unreadable(worker, ino, error);
+	if (fd >= 0)
+		close(fd);
+	rc = error_errno(error, fd >= 0 ? ESTALE : -fd, "a file of the tree");
+	return fd < 0 && backing_is_shortage(-fd) ? rc : seal_put_off_unreadable(worker, ino, error);
 }
 
 /* ---------------------------------------------------------------- saying so */

@@ -156,6 +156,7 @@ int seal_want(struct sealing *sealing, struct seal_ino *ino, uint64_t bytes, str
 /* For seal_names.c: an inode of the catalogue, by its number; NULL if it was not met yet; makes it findable by its number; whether there is a live row, and its type. */
 int seal_ino_by_number(struct sealing *sealing, int64_t number, struct seal_ino **out, struct error *error);
 struct seal_ino *seal_ino_find(struct sealing *sealing, int64_t number);
+struct seal_ino *seal_ino_find_key(const struct sealing *sealing, const struct node_key *key);
 void seal_ino_chain(struct sealing *sealing, struct seal_ino *ino);
 int seal_ino_live(struct db_conn *conn, int64_t number, bool *known, mode_t *type, struct error *error);
 
@@ -186,8 +187,8 @@ bool seal_cancelled(const struct sealing *sealing);
 bool seal_is_unreadable(int rc, const struct error *error);
 /* That is so: the inode is put off, and what can be read goes on. Returns 0. A sealer's. */
 int seal_put_off_unreadable(struct seal_worker *worker, struct seal_ino *ino, const struct error *why);
-/* The handle of an inode that has a name in this version opens nothing (ESTALE). That may also be a disk that does not give the inode (do_handle_to_path makes one of the other): then it is put
- * off, else it has vanished. 0, or enum err. A sealer's. */
+/* The handle of an inode that has a name in this version opens nothing (ESTALE), or it has no name any more. Its names, those of this version too, say whether it has vanished or the disk does not give it, or the way
+ * to it (by_name.h): then it is put off. 0, or enum err. A sealer's. */
 int seal_put_off_stale(struct seal_worker *worker, struct seal_ino *ino, struct error *error);
 /* env->unreadable for that path and errno. */
 void seal_say_unreadable(struct seal_env *env, const char *path, int number);

@@ -3,8 +3,10 @@
 """What the disk of the tree does not give (EIO of bytes, attributes, xattrs) keeps nothing else from becoming safe: versions go on, with what they had
 of it or without it; status says `degraded`, which file, why and what to do; nothing newer than the last complete version is called safe (I24); and
 when it can be read again, or is gone, all is as if nothing had been. The disk is a failpoint that refuses the inodes that a file lists."""
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 
@@ -47,6 +49,12 @@ def write(path, data, offset=0):
 def read(path):
     with open(path, "rb") as file:
         return file.read()
+
+
+def count(volume, table):
+    """Rows of a table of the database."""
+    with contextlib.closing(sqlite3.connect("file:" + volume.state + "/volume.db?mode=ro", uri=True)) as database:
+        return database.execute("SELECT count(*) FROM " + table).fetchone()[0]
 
 
 def make(name, *points, error="EIO", **config):
@@ -203,6 +211,35 @@ def test_handle_that_opens_nothing():
             volume.mount()
     disk.heal()
     is_healed(volume, "stale-clone")
+
+
+def test_file_and_its_directory_that_open_nothing():
+    """Both inodes in the same unreadable block: that neither opens is no proof that the file is gone, whatever the disk says of the directory."""
+    for error in ("ESTALE", "EIO"):
+        volume, disk = make("both-" + error.lower(), "backing/open-handle", error="ESTALE")
+        safe = volume.status()["safe_until"]
+        before = read(volume.path("sub/f1"))
+        write(volume.path("sub/f1"), b"CHANGED", 5000)
+        yt.wait_until("the change to be in the journal", lambda: count(volume, "journal_inode") > 0)
+        volume.kill()  # so that nothing is open of them any more
+        above = Disk("above-" + error.lower(), "backing/open-handle", error=error)
+        volume.env["YESTER_FAILPOINT"] += "," + above.env["YESTER_FAILPOINT"]
+        disk.break_at(os.path.join(volume.dir, "sub/f1"))
+        above.break_at(os.path.join(volume.dir, "sub"))
+        volume.mount()
+        for number in range(2):
+            write(volume.path(f"other{number}"), b"other")
+            done = volume.yester("sync", volume.dir, expect=None)
+            yt.equal(done.returncode, 1, f"exit code of sync: {done.stderr}")
+            status = volume.status()
+            yt.equal(status["state"], "degraded", "state")
+            yt.check(status["safe_until"] <= safe, f"safe_until is {status['safe_until']}, after {safe}")
+            yt.equal(sorted(os.listdir(volume.snapshot("latest/sub"))), ["f0", "f1", "f2", "f3", "f4"], "names in the version")
+            yt.equal(read(volume.snapshot("latest/sub/f1")), before, "the last good content")
+            yt.equal(read(volume.snapshot("latest", f"other{number}")), b"other", "another file")
+        disk.heal()
+        above.heal()
+        is_healed(volume, "both-clone-" + error.lower())
 
 
 def test_without_the_database():
