@@ -215,7 +215,9 @@ static bool is_unreadable(const struct pipeline *pipeline) { return pipeline->en
 static bool is_retry_due(struct pipeline *pipeline, const struct view *view)
 {
 	if (!is_unreadable(pipeline)) {
-		pipeline->retry_at = pipeline->retry_ns = 0;
+		pipeline->retry_at = 0;
+		if (!pipeline->env.head_lacking && !pipeline->env.unreadable.code) /* else a try is under way */
+			pipeline->retry_ns = 0;
 		return false;
 	}
 	if (!pipeline->retry_at) {
