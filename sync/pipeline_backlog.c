@@ -60,6 +60,7 @@ int pipeline_retry(struct pipeline *pipeline, bool *scan, struct error *error)
 static int import_the_rest(struct pipeline *pipeline, struct error *error)
 {
 	struct backlog_counts counts;
+	struct journal_counts journal;
 	struct error unreadable;
 
 	FAILPOINT("import/to-journal");
@@ -72,6 +73,9 @@ static int import_the_rest(struct pipeline *pipeline, struct error *error)
 	}
 	if (!rc)
 		rc = pipeline_count_backlog(pipeline, &counts, error);
+	journal_get_counts(volume_journal(pipeline->parts.volume), &journal);
+	if (!rc && !journal.first_change_ns) /* else it is the cut that finds out */
+		pipeline_forget_unreadable(pipeline);
 	pipeline->backlog_before = UINT64_MAX;
 	pipeline->now = true;
 	return rc;
@@ -98,5 +102,9 @@ int pipeline_import(struct pipeline *pipeline, struct error *error)
 	pipeline_sealing_ends(pipeline);
 	if (!rc && !more)
 		pipeline->import = (struct import){0};
-	return rc ? rc : pipeline_count_backlog(pipeline, &counts, error);
+	if (!rc)
+		rc = pipeline_count_backlog(pipeline, &counts, error);
+	if (!rc) /* it may be as it was, so that no cut is due */
+		pipeline_forget_unreadable(pipeline);
+	return rc;
 }

@@ -81,7 +81,7 @@ int pipeline_import(struct pipeline *pipeline, struct error *error);
 int pipeline_retry(struct pipeline *pipeline, bool *scan, struct error *error);
 /* Reads how much there is, for the status and what the thread decides by it. */
 int pipeline_count_backlog(struct pipeline *pipeline, struct backlog_counts *out, struct error *error);
-/* After a whole version or a scan: what could not be read can, or is gone. */
+/* After a whole version, an import or a scan: what could not be read can, or is gone. */
 void pipeline_forget_unreadable(struct pipeline *pipeline);
 
 /* --- pipeline_wait.c */

@@ -365,6 +365,18 @@ void machine_write(struct machine *machine, const char *path, int64_t offset, co
 	put(machine, node);
 }
 
+void machine_fail_to_write(struct machine *machine, const char *path, int64_t offset, int64_t length)
+{
+	struct node *node = node_of(machine, path);
+	struct mutation mutation;
+
+	assert_int_equal(mutation_begin(&mutation, volume_journal(machine->volume)), 0);
+	mutation_lock(&mutation, node, NULL, NULL, NULL);
+	assert_int_equal(mutation_data(&mutation, node, offset, length), 0);
+	mutation_end(&mutation);
+	put(machine, node);
+}
+
 void machine_truncate(struct machine *machine, const char *path, int64_t size)
 {
 	struct node *node = node_of(machine, path);

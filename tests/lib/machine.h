@@ -63,6 +63,7 @@ void machine_begin(struct machine *machine, const char *format, ...) __attribute
 
 /* As operations of the mount. Paths are relative to the tree. */
 void machine_write(struct machine *machine, const char *path, int64_t offset, const void *data, size_t length);
+void machine_fail_to_write(struct machine *machine, const char *path, int64_t offset, int64_t length); /* nothing changes */
 void machine_truncate(struct machine *machine, const char *path, int64_t size);
 void machine_create(struct machine *machine, const char *path);
 void machine_unlink(struct machine *machine, const char *path);
