@@ -2,6 +2,7 @@
 
 #include "backlog_rows.h"
 #include "behind.h"
+#include "by_name.h"
 #include "catalogue.h"
 
 #include <errno.h>
@@ -156,17 +157,47 @@ static int note_unknown(struct volume *volume, const struct node_key *key, mode_
 	return rc;
 }
 
-/* The name as it is now: what the scan saw may be older than operations that were cut meanwhile. Those that come after this look are in the journal. */
-static int note_name(struct volume *volume, const struct row *row)
+/* A directory whose handle opens nothing. 0: it is gone; or -errno, as note_stale. */
+static int ask_names(struct volume *volume, const struct node_key *key)
 {
-	int dirfd = backing_reopen_key(volume_backing(volume), &row->key, O_PATH | O_DIRECTORY), fd = -1;
+	struct db_conn *conn;
+	int fd, rc = by_name_index(volume, NULL);
+
+	if (rc == 0)
+		rc = db_read_begin(volume_db(volume), &conn, NULL);
+	if (rc < 0)
+		return -ENOMEM;
+	rc = by_name_find(volume, conn, key, true, NULL, &fd, NULL);
+	db_read_end(volume_db(volume), conn);
+	if (rc < 0)
+		return -ENOMEM;
+	if (fd < 0)
+		return fd == -ESTALE ? 0 : fd;
+	close(fd);
+	return -ESTALE;
+}
+
+/* The name as it is now: what the scan saw may be older than operations that were cut meanwhile. Those that come after this look are in the journal. *gone: the directory that was last found to be gone, with all that was in
+ * it: its own name says so. */
+static int note_name(struct volume *volume, const struct row *row, struct node_key *gone)
+{
 	struct node *node = NULL;
 	struct node_key child;
 	struct stat st;
+	int dirfd, fd, rc;
 
-	if (dirfd < 0) /* gone with all that was in it: its own name says so */
-		return dirfd == -ESTALE || dirfd == -ENOENT || dirfd == -ENOTDIR ? 0 : dirfd;
-	int rc = note_unknown(volume, &row->key, S_IFDIR, dirfd);
+	if (node_key_equal(&row->key, gone))
+		return 0;
+	dirfd = backing_reopen_key(volume_backing(volume), &row->key, O_PATH | O_DIRECTORY);
+	if (dirfd == -ESTALE || dirfd == -ENOENT || dirfd == -ENOTDIR) {
+		rc = ask_names(volume, &row->key);
+		if (rc == 0)
+			*gone = row->key;
+		return rc;
+	}
+	if (dirfd < 0)
+		return dirfd;
+	rc = note_unknown(volume, &row->key, S_IFDIR, dirfd);
 	if (rc == 0)
 		rc = backing_identify(volume_backing(volume), dirfd, row->name, &child, &st, &fd);
 	close(dirfd);
@@ -176,7 +207,7 @@ static int note_name(struct volume *volume, const struct row *row)
 		if (rc == 0)
 			rc = journal_note_name(volume_journal(volume), &row->key, row->name, &child, st.st_mode & S_IFMT);
 		close(fd);
-	} else if (rc == -ENOENT || rc == -ESTALE) {
+	} else if (rc == -ENOENT) {
 		rc = journal_note_name(volume_journal(volume), &row->key, row->name, NULL, 0);
 	}
 	node_put(volume_nodes(volume), node);
@@ -219,6 +250,7 @@ static int refuse(struct volume *volume, const struct table *table, const struct
 static int note_all(struct volume *volume, const struct table *table, int64_t *last, struct error *unreadable, struct error *error)
 {
 	struct row *rows = malloc(BATCH * sizeof *rows);
+	struct node_key gone = { 0 };
 	int count, rc = 0;
 
 	*last = 0;
@@ -227,7 +259,7 @@ static int note_all(struct volume *volume, const struct table *table, int64_t *l
 	do {
 		count = read_rows(volume, table->read, *last, rows, error);
 		for (int i = 0; i < count && rc == 0; i++) {
-			rc = rows[i].name[0] ? note_name(volume, &rows[i]) : note_inode(volume, &rows[i]);
+			rc = rows[i].name[0] ? note_name(volume, &rows[i], &gone) : note_inode(volume, &rows[i]);
 			if (rc < 0 && !backing_is_shortage(-rc))
 				rc = refuse(volume, table, &rows[i], -rc, unreadable, error);
 			else if (rc < 0)

@@ -1,6 +1,7 @@
 #include "import.h"
 
 #include "behind.h"
+#include "by_name.h"
 #include "clock.h"
 #include "failpoint.h"
 #include "io.h"
@@ -147,7 +148,7 @@ struct batch {
 	struct import *import;
 	struct error *error;
 	struct node_key dir_key; /* of dir_fd */
-	int dir_fd;              /* of the directory of the last name; or -errno */
+	int dir_fd;              /* of the directory of the last name; -ENOENT: it is gone; or another -errno */
 };
 
 static bool is_full(const struct batch *batch)
@@ -156,17 +157,40 @@ static bool is_full(const struct batch *batch)
 	       batch->sealing->work_bytes >= BATCH_BYTES;
 }
 
+static bool is_nothing(int rc) { return rc == -ENOENT || rc == -ESTALE || rc == -ENOTDIR; }
+
+/* The directory's handle opens nothing. */
+static int ask_names(struct batch *batch)
+{
+	struct sealing *sealing = batch->sealing;
+	int fd, rc = by_name_index(sealing->env->volume, batch->error);
+	struct db_conn *conn = rc ? NULL : seal_reader_conn(&sealing->reader, batch->error);
+
+	if (!conn)
+		return rc ? rc : ERR_FAILED;
+	rc = by_name_find(sealing->env->volume, conn, &batch->dir_key, true, NULL, &fd, batch->error);
+	if (rc)
+		return rc;
+	if (fd >= 0)
+		close(fd);
+	batch->dir_fd = fd >= 0 ? -ESTALE : fd == -ESTALE ? -ENOENT : fd;
+	return 0;
+}
+
 static int open_directory(struct batch *batch, const struct node_key *key)
 {
 	struct backing *backing = volume_backing(batch->sealing->env->volume);
+	int rc = 0;
 
-	if (batch->dir_key.length == key->length && memcmp(batch->dir_key.bytes, key->bytes, key->length) == 0)
-		return batch->dir_fd;
+	if (node_key_equal(&batch->dir_key, key))
+		return 0;
 	if (batch->dir_fd >= 0)
 		close(batch->dir_fd);
 	batch->dir_key = *key;
 	batch->dir_fd = backing_reopen_key(backing, key, O_PATH | O_DIRECTORY);
-	return batch->dir_fd;
+	if (is_nothing(batch->dir_fd))
+		rc = ask_names(batch);
+	return rc;
 }
 
 static int want(struct batch *batch, struct seal_ino *ino, int64_t bytes)
@@ -228,24 +252,23 @@ static int refuse_name(struct batch *batch, const struct seal_ino *dir, const st
 	return 0;
 }
 
-static bool is_nothing(int rc) { return rc == -ENOENT || rc == -ESTALE || rc == -ENOTDIR; }
-
 /* The name as it is now: what the rescan saw may be old. What happens to it from now on is in the journal. */
 static int add_name(struct batch *batch, const struct backlog_name *row)
 {
 	struct sealing *sealing = batch->sealing;
-	int fd = open_directory(batch, &row->dir);
 	struct seal_ino *dir, *child = NULL;
 	struct node_key key;
 	struct stat st;
-	int found = fd < 0 ? fd : backing_identify(volume_backing(sealing->env->volume), fd, row->name, &key, &st, NULL);
-	int rc = seal_ino_by_key(sealing, &row->dir, S_IFDIR, &dir, batch->error);
+	int rc = open_directory(batch, &row->dir), fd = batch->dir_fd;
+	int found = rc || fd < 0 ? fd : backing_identify(volume_backing(sealing->env->volume), fd, row->name, &key, &st, NULL);
 
 	behind_name(sealing->env->volume, &row->dir, row->name);
+	if (!rc)
+		rc = seal_ino_by_key(sealing, &row->dir, S_IFDIR, &dir, batch->error);
 	if (rc)
 		return rc;
 	seal_ino_number(sealing, dir);
-	if (found && !is_nothing(found))
+	if (found && found != -ENOENT)
 		return refuse_name(batch, dir, row, -found);
 	if (fd >= 0 && !dir->known)
 		rc = want(batch, dir, 0);
@@ -275,8 +298,8 @@ static int add_inode(struct batch *batch, const struct backlog_inode *row)
 	rc = seal_ino_by_key(sealing, &row->key, st.st_mode, &ino, batch->error);
 	if (rc)
 		return rc;
-	if (failed && !ino->known) {
-		ino->vanished = true; /* its names are the names' matter: this drops the row */
+	if (failed && !ino->known && !ino->added) {
+		ino->vanished = true; /* no name of this batch leads there; what has one yet brings it again: this drops the row */
 		return 0;
 	}
 	return ino->known || ino->added || ino->ino == CATALOGUE_ROOT_INO ? want(batch, ino, st.st_size) : 0;
@@ -350,6 +373,7 @@ int import_batch(struct seal_env *env, struct import *import, bool *more, struct
 	bool committed;
 	int rc = sealing_new(env, NULL, &batch.sealing, error);
 
+	LATCH("import/begin");
 	*more = false;
 	if (rc)
 		return rc;

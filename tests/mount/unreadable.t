@@ -242,6 +242,47 @@ def test_file_and_its_directory_that_open_nothing():
         is_healed(volume, "both-clone-" + error.lower())
 
 
+def name_below(name, place, prepare):
+    """What a scan has found in directories waits for them, if they open nothing when its turn comes."""
+    volume, disk = make(name, "backing/open-handle", error="ESTALE")
+    safe = volume.status()["safe_until"]
+    before = read(volume.path("sub/f1"))
+    volume.umount()
+    write(os.path.join(volume.dir, "sub/new"), b"new file" * 100)
+    write(os.path.join(volume.dir, "other"), b"another file")
+    os.rename(os.path.join(volume.dir, "other"), os.path.join(volume.dir, "sub/f1"))
+    os.mkdir(os.path.join(volume.dir, "fresh"))
+    write(os.path.join(volume.dir, "fresh/inner"), b"inner" * 100)
+    os.mkdir(os.path.join(volume.dir, "passing"))
+    write(os.path.join(volume.dir, "passing/inner"), b"inner" * 100)
+    prepare(volume.dir)
+    latch = os.path.join(yt.TMP, name + ".latch")
+    volume.env["YESTER_FAILPOINT"] += f",{place}=latch:{latch}"
+    volume.mount()
+    yt.wait_until("the scan to be over", lambda: os.path.exists(latch))
+    disk.break_at(os.path.join(volume.dir, "sub"), os.path.join(volume.dir, "fresh"))
+    os.unlink(os.path.join(volume.dir, "passing/inner"))
+    os.rmdir(os.path.join(volume.dir, "passing"))
+    os.unlink(latch)
+    status = volume.wait_state("degraded")
+    yt.check(status["safe_until"] <= safe, f"safe_until is {status['safe_until']}, after {safe}")
+    yt.equal(read(volume.snapshot("latest/sub/f1")), before, "the file that another one took the place of")
+    disk.heal()
+    is_healed(volume, name + "-clone")
+
+
+def test_name_in_a_directory_that_opens_nothing():
+    name_below("name", "import/to-journal", lambda directory: None)
+
+
+def test_name_in_a_directory_that_opens_nothing_when_it_is_imported():
+    def much(directory):
+        with open(os.path.join(directory, "large"), "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 80 << 20)
+
+    name_below("import", "import/begin", much)
+
+
 def test_without_the_database():
     """I24: a machine that has lost its database calls nothing safe that its versions lack."""
     volume, disk, safe = old_and_new("lost", "io/pread")
