@@ -385,6 +385,7 @@ int import_batch(struct seal_env *env, struct import *import, bool *more, struct
 	FAILPOINT("import/committed");
 	if (rc) {
 		*import = before;
+		seal_note_unreadable(batch.sealing); /* rows are marked for good already, and the version that goes without them is to say so */
 		sealing_give_up(batch.sealing, rc);
 	}
 	if (batch.dir_fd >= 0)
