@@ -182,9 +182,10 @@ int64_t frozen_next_hole(struct frozen *frozen, int64_t offset, int64_t end)
 
 	small_lock_take(&dirt->node->lock);
 	fd = prepare(dirt->journal, dirt) == ERR_OK ? frozen_reading_fd(dirt->journal, dirt) : -1;
-	off_t hole = fd < 0 ? -1 : lseek(fd, offset, SEEK_HOLE);
 	small_lock_leave(&dirt->node->lock);
-	return hole > offset && hole < end ? hole : end;
+	/* Without the lock: as far as there is data, the kernel looks through all of it. What is on disk by now is good enough for a hint. */
+	off_t hole = fd < 0 ? -1 : lseek(fd, offset, SEEK_HOLE);
+	return hole >= offset && hole < end ? hole : end;
 }
 
 /* Reads what is on disk now; short at the end of the file: zeros. */

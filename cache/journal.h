@@ -113,7 +113,7 @@ bool frozen_whole(const struct frozen *frozen);
 const struct extent_map *frozen_extents(const struct frozen *frozen);
 /* Next byte of data at or after offset and before `end` (end: none, all hole), as of the cut; what is skipped counts as read. Needs frozen_attrs before. */
 int64_t frozen_next_data(struct frozen *frozen, int64_t offset, int64_t end);
-/* Where the data at offset ends on disk now, at most `end`: a hint, as what an operation has changed since the cut is saved elsewhere. `end` when it is not known. */
+/* Where the data at offset ends on disk now, at most `end`: a hint, as what an operation has changed since the cut is saved elsewhere. `end` when it is not known, offset when it has become a hole. */
 int64_t frozen_next_hole(struct frozen *frozen, int64_t offset, int64_t end);
 /* The bytes [offset, offset + length) as of the cut, into the private buffer (I5); beyond the size at the cut: zeros. Only ranges in frozen_extents are as of the cut. 0, ERR_ABANDONED, ERR_ABSENT, ERR_FAILED
  * (sys_errno in error). */

@@ -1,7 +1,8 @@
 /* The content of one regular file: from its bytes, or its changed ranges, to chunks and extent rows.
  *
- * A file that changed throughout goes through the chunker, which begins anew after a hole of 64 KiB or more: that is neither read nor stored. Of others, each changed range is stored exactly as it is, rounded
- * to blocks: in regions of 2 MiB, without its zero blocks. A region that holds too many extents is read as a whole, if nobody has touched the rest of it since the cut, and stored as one chunk.
+ * A file that changed throughout goes through the chunker, which begins anew after a hole: that is neither read nor stored. It takes one of 64 KiB, or of any length at either end of the file; and a file that
+ * may change while it is read (seal_whole_now) is read through, holes and all. Of others, each changed range is stored exactly as it is, rounded to blocks: in regions of 2 MiB, without its zero blocks. A region
+ * that holds too many extents is read as a whole, if nobody has touched the rest of it since the cut, and stored as one chunk.
  *
  * The rows come from one rule: what is live and intersects what was stored anew keeps the parts that are outside; the difference between that layout and the live one is the delta. So unchanged content never
  * makes a row. */
@@ -35,6 +36,7 @@ struct file {
 	struct layout fresh;   /* what it now holds */
 	struct layout next;    /* what is to be live in their place */
 	int64_t zeros_to;      /* end of the hole that was found last: who was told of one must not ask within it again, where somebody may have written since the cut */
+	int64_t data_to;       /* where the data ends of which that was asked last: the kernel looks through all of it to say so, which must not be done for each piece */
 	struct error *error;
 };
 
@@ -139,8 +141,9 @@ static int64_t next_piece(struct file *file, int64_t from, int64_t most, bool *z
 		return file->zeros_to - from < most ? file->zeros_to - from : most;
 	if (most > REGION)
 		most = REGION; /* look for holes now and then, though nobody says where the next one is */
-	int64_t hole = content->next_hole ? content->next_hole(content->context, from, from + most) : from + most;
-	return hole > from && hole - from < most ? hole - from : most;
+	if (content->next_hole && from >= file->data_to)
+		file->data_to = content->next_hole(content->context, from, content->size);
+	return file->data_to > from && file->data_to - from < most ? file->data_to - from : most;
 }
 
 /* Fills the window from `at` on until it is full or a hole begins. *length is what it holds; *gap: where data goes on after a hole, else -1. */

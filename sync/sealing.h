@@ -203,7 +203,7 @@ struct seal_content {
 	int (*read)(void *context, void *data, size_t length, int64_t offset, struct error *error);
 	/* Next data at or after offset, `end` when there is none before it; or enum err. Only for what was not read yet. */
 	int64_t (*next_data)(void *context, int64_t offset, int64_t end);
-	/* A hint: where the data at offset ends, at most `end`. What lies behind is asked for as before. NULL: not known. */
+	/* A hint: where the data at offset ends, at most `end`; offset: there is none any more. What lies behind is asked for as before. NULL: not known. */
 	int64_t (*next_hole)(void *context, int64_t offset, int64_t end);
 	/* Bytes outside `changed`; ERR_BUSY: not those of the version any more. NULL: not available. */
 	int (*read_unchanged)(void *context, void *data, size_t length, int64_t offset, struct error *error);
