@@ -18,6 +18,7 @@
 extern char **environ;
 
 #define TYPE "fuse.yester"
+#define MOVES 5 /* so often a mount may go elsewhere between a look and an unmount */
 
 /* Undoes the \ooo of mountinfo, in place. */
 static void unescape(char *text)
@@ -38,16 +39,13 @@ static void unescape(char *text)
  * `path` NULL: any mount point. */
 static bool parse_line(char *line, const char *path, struct mount_entry *out)
 {
-	char *words = line, *word = NULL, *device = NULL, *type, *source;
-	for (int i = 0; i < 5; i++) {
-		word = strsep(&words, " ");
-		if (i == 2)
-			device = word;
-	}
-	if (!word || !words)
+	char *words = line, *first[5] = {NULL}, *word, *type, *source;
+	for (int i = 0; i < 5; i++)
+		first[i] = strsep(&words, " ");
+	if (!first[4] || !words)
 		return false;
-	unescape(word);
-	if (path && strcmp(word, path) != 0)
+	unescape(first[4]);
+	if (path && strcmp(first[4], path) != 0)
 		return false;
 	while ((word = strsep(&words, " ")) && strcmp(word, "-") != 0)
 		;
@@ -56,7 +54,9 @@ static bool parse_line(char *line, const char *path, struct mount_entry *out)
 	if (!type || !source)
 		return false;
 	unescape(source);
-	snprintf(out->device, sizeof(out->device), "%s", device);
+	out->id = atoi(first[0]);
+	snprintf(out->device, sizeof(out->device), "%s", first[2]);
+	snprintf(out->path, sizeof(out->path), "%s", first[4]);
 	snprintf(out->type, sizeof(out->type), "%s", type);
 	snprintf(out->source, sizeof(out->source), "%s", source);
 	return true;
@@ -87,6 +87,30 @@ static bool find(const char *path, const char *source, struct mount_entry *out)
 bool mount_point_find(const char *path, struct mount_entry *out)
 {
 	return find(path, NULL, out);
+}
+
+int mount_point_follow(struct mount_entry *mount, struct error *error)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	struct mount_entry entry;
+	char *line = NULL;
+	size_t room = 0;
+	bool found = false;
+
+	if (!file)
+		return error_set(error, ERR_FAILED, errno, "%s: whether it is still mounted can't be told: /proc/self/mountinfo: %s; try again", mount->path,
+				 strerror(errno));
+	while (!found && getline(&line, &room, file) > 0)
+		found = parse_line(line, NULL, &entry) && entry.id == mount->id && strcmp(entry.device, mount->device) == 0;
+	bool complete = found || (feof(file) && !ferror(file));
+	free(line);
+	fclose(file);
+	if (!complete)
+		return error_set(error, ERR_FAILED, 0, "%s: whether it is still mounted can't be told: /proc/self/mountinfo can't be read; try again", mount->path);
+	if (!found)
+		return error_set(error, ERR_ABSENT, 0, "%s: is not mounted", mount->path);
+	snprintf(mount->path, sizeof(mount->path), "%s", entry.path);
+	return 0;
 }
 
 bool mount_point_has_volume(const char *directory)
@@ -232,4 +256,20 @@ int mount_point_unmount(const char *path, bool lazy, struct error *error)
 	if (errno == EINVAL)
 		return error_set(error, ERR_ABSENT, errno, "%s: is not mounted", path);
 	return error_errno(error, errno, "%s: can't be unmounted", path);
+}
+
+int mount_point_unmount_this(struct mount_entry *mount, bool lazy, struct error *error)
+{
+	int rc = ERR_ABSENT;
+
+	for (int i = 0; i < MOVES && rc == ERR_ABSENT; i++) {
+		rc = mount_point_follow(mount, error);
+		if (rc == ERR_ABSENT)
+			return 0;
+		if (rc == 0)
+			rc = mount_point_unmount(mount->path, lazy, error);
+	}
+	if (rc == ERR_ABSENT)
+		return error_set(error, ERR_FAILED, 0, "%s: can't be unmounted: this path does not lead to it; make it do so, then unmount again", mount->path);
+	return rc;
 }

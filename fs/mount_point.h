@@ -8,12 +8,17 @@
 #include <stdbool.h>
 
 struct mount_entry {
-	char device[24];   /* "0:39": says which mount it is as long as it is there */
+	int id;            /* with the device: says which mount it is as long as it is there, wherever it goes */
+	char device[24];   /* "0:39" */
+	char path[4096];
 	char type[64];     /* "fuse.yester" */
 	char source[4096];
 };
 /* The uppermost mount on exactly that path, from /proc/self/mountinfo. False: none. */
 bool mount_point_find(const char *path, struct mount_entry *out);
+/* Where that mount is now: a directory above it may have got another name, or it was moved. Corrects `path`. ERR_ABSENT: it is gone; any other error: that
+ * can't be told. Any thread. */
+int mount_point_follow(struct mount_entry *mount, struct error *error);
 /* A yester is mounted there, alive or dead. */
 bool mount_point_is_yester(const char *path);
 /* The volume of that directory is mounted, there or elsewhere, as far as this mount namespace shows. */
@@ -32,7 +37,9 @@ int mount_point_check(const struct volume_config *config, const char *path, stru
 /* ERR_BUSY when it is in use, so that unmounting would fail; 0 when not, or when only trying can tell (not root). Leaves it mounted. */
 int mount_point_check_idle(const char *path, struct error *error);
 
-/* umount(2) as root, else fusermount3. `lazy`: also while in use, at once out of the tree. ERR_BUSY: in use. Any thread; waits for write-back. */
+/* umount(2) as root, else fusermount3. `lazy`: also while in use, at once out of the tree. ERR_BUSY: in use. ERR_ABSENT: no such mount or path. Any thread; waits for write-back. */
 int mount_point_unmount(const char *path, bool lazy, struct error *error);
+/* That very mount, wherever it is now (corrects `path`). 0: it is gone, though perhaps by somebody else. ERR_BUSY: in use. Any other error: it may be there. */
+int mount_point_unmount_this(struct mount_entry *mount, bool lazy, struct error *error);
 
 #endif

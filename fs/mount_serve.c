@@ -33,12 +33,13 @@ struct serving {
 	struct fs fs;
 	struct engine *engine;
 	struct control *control;
-	struct mount_entry mount; /* what session_mount made */
+	struct mount_entry mount; /* what session_mount made; where it is now: locate */
 	int breaker;
 	pthread_t signals;
 	pthread_mutex_t lock;
 	int64_t drain_until_ns; /* lock; monotonic: how long the last uploads may take, once the mount is gone */
 	bool ending;            /* lock */
+	bool unmounted;         /* lock: by unmount_asked */
 	bool signalled;         /* lock: somebody wants us to end */
 };
 
@@ -100,23 +101,28 @@ static bool no_tick(void *context)
 	return true;
 }
 
-static bool is_still_there(const struct serving *serving)
+/* Where the mount is now. As mount_point_follow; `now` is the caller's. */
+static int locate(const struct serving *serving, struct mount_entry *now, struct error *error)
 {
-	struct mount_entry now;
-	return mount_point_find(serving->request->mountpoint, &now) && strcmp(now.device, serving->mount.device) == 0;
+	*now = serving->mount;
+	return mount_point_follow(now, error);
 }
 
 /* Before each unmount. What programs have stored through mappings may be with the kernel only. umount(2) has it written back, but not when the mount is in use or has copies; then it would be lost with the
  * connection. Since Linux 6.18 syncfs(2) returns when the requests are on their way (wait_sb_inodes() leaves FUSE out): see end_session. */
 static void write_back(const struct serving *serving)
 {
-	const char *path = serving->request->mountpoint;
+	struct mount_entry now;
+	struct error error;
 
-	if (!is_still_there(serving))
+	int rc = locate(serving, &now, &error);
+	if (rc == ERR_ABSENT)
 		return;
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0 || syncfs(fd) != 0)
-		log_warn("%s: what programs have stored there through mappings may not all have been written back: %s", path, strerror(errno));
+	int fd = rc == 0 ? open(now.path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+	if (rc == 0 && (fd < 0 || syncfs(fd) != 0))
+		rc = error_errno(&error, errno, "%s", now.path);
+	if (rc < 0)
+		log_warn("what programs have stored through mappings may not all have been written back: %s", error.message);
 	if (fd >= 0)
 		close(fd);
 }
@@ -153,10 +159,14 @@ static int unmount_asked(void *context, int64_t timeout_ns, bool (*tick)(void *)
 {
 	struct serving *serving = context;
 	int64_t start = clock_mono_ns();
+	struct mount_entry now;
 
 	/* Not after a minute of uploads. */
-	if (mount_point_check_idle(serving->request->mountpoint, error) < 0)
-		return ERR_BUSY;
+	int rc = locate(serving, &now, error);
+	if (rc == 0)
+		rc = mount_point_check_idle(now.path, error);
+	if (rc < 0 && rc != ERR_ABSENT)
+		return rc;
 	/* What changes until the mount is gone may still use the rest of the time. */
 	int drained = drain(serving, timeout_ns, tick, tick_context, error);
 	if (drained == ERR_ABANDONED) {
@@ -169,9 +179,13 @@ static int unmount_asked(void *context, int64_t timeout_ns, bool (*tick)(void *)
 		pthread_mutex_unlock(&serving->lock);
 	}
 	write_back(serving);
-	int rc = mount_point_unmount(serving->request->mountpoint, false, error);
-	if (rc != 0 && rc != ERR_ABSENT) /* somebody was faster */
+	now = serving->mount;
+	rc = mount_point_unmount_this(&now, false, error);
+	if (rc < 0)
 		return rc;
+	pthread_mutex_lock(&serving->lock);
+	serving->unmounted = true;
+	pthread_mutex_unlock(&serving->lock);
 	tell_unmounted();
 	return 0;
 }
@@ -180,18 +194,32 @@ static int unmount_asked(void *context, int64_t timeout_ns, bool (*tick)(void *)
 
 static void end_by_signal(struct serving *serving)
 {
+	struct mount_entry now = serving->mount;
 	struct error error;
+
 	log_info("asked to end: uploading what is left, for %d seconds at most", (int)(SIGNAL_DRAIN_NS / NS_PER_S));
 	drain(serving, SIGNAL_DRAIN_NS, no_tick, NULL, &error);
 	write_back(serving);
-	if (mount_point_unmount(serving->request->mountpoint, false, &error) == 0) {
+	if (mount_point_unmount_this(&now, false, &error) == 0) {
 		end_copies(serving);
 		return;
 	}
 	log_warn("%s; unmounting it all the same", error.message);
-	if (mount_point_unmount(serving->request->mountpoint, true, &error) < 0)
+	if (mount_point_unmount_this(&now, true, &error) < 0)
 		log_error("%s", error.message);
 	end_session(serving);
+}
+
+/* SIGUSR2: anybody may send it. */
+static bool is_gone(struct serving *serving)
+{
+	struct mount_entry now;
+	struct error error;
+
+	pthread_mutex_lock(&serving->lock);
+	bool gone = serving->unmounted;
+	pthread_mutex_unlock(&serving->lock);
+	return gone || locate(serving, &now, &error) == ERR_ABSENT;
 }
 
 static void *signal_thread(void *arg)
@@ -217,7 +245,7 @@ static void *signal_thread(void *arg)
 		pthread_mutex_unlock(&serving->lock);
 		if (ending)
 			return NULL;
-		if (number == SIGUSR2 && !is_still_there(serving)) /* anybody may send it */
+		if (number == SIGUSR2 && is_gone(serving))
 			end_copies(serving);
 		if (first)
 			end_by_signal(serving);
@@ -310,10 +338,13 @@ static void close_all(struct serving *serving, struct error *result, int64_t *ve
 /* An operation that nobody answers any more keeps our thread in the kernel, and that thread keeps the connection: it has to be broken. */
 static void stop_invalidating(struct serving *serving)
 {
+	struct mount_entry now;
+	struct error error;
+
 	if (invalidate_stop(&serving->fs))
 		return;
-	if (is_still_there(serving)) /* aborts the connection first of all (fuse_umount_begin) */
-		umount2(serving->request->mountpoint, MNT_FORCE | UMOUNT_NOFOLLOW);
+	if (locate(serving, &now, &error) == 0) /* aborts the connection first of all (fuse_umount_begin) */
+		umount2(now.path, MNT_FORCE | UMOUNT_NOFOLLOW);
 	if (!invalidate_stop(&serving->fs))
 		log_error("a thread waits in the kernel for the mount on %s; it can be ended by /sys/fs/fuse/connections",
 			  serving->request->mountpoint);
@@ -322,8 +353,10 @@ static void stop_invalidating(struct serving *serving)
 /* The loop ended by itself although the mount is there: something broke. */
 static void unmount_rest(struct serving *serving)
 {
+	struct mount_entry now = serving->mount;
 	struct error error;
-	if (is_still_there(serving) && mount_point_unmount(serving->request->mountpoint, true, &error) < 0)
+
+	if (mount_point_unmount_this(&now, true, &error) < 0)
 		log_error("%s", error.message);
 }
 

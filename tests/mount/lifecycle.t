@@ -169,6 +169,13 @@ os._exit(0)
 """
 
 
+def store(volume, namespace=()):
+    """A program that has stored to each page of sub/b through a mapping, and ends when its input does."""
+    program = subprocess.Popen([*namespace, sys.executable, "-c", MAPPER, volume.path("sub/b")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    yt.equal(program.stdout.readline().strip(), b"stored", "the program has stored")
+    return program
+
+
 def test_stored_through_a_mapping():
     """What a program has stored through a mapping, and nobody has written back yet, is in the directory though the mount ends under the program: it runs
     where there is a copy of the mount, or the daemon is told to end whoever uses the mount."""
@@ -178,9 +185,8 @@ def test_stored_through_a_mapping():
         below = os.path.join(volume.dir, "sub/b")
         write(below, "old." * 1024 * MAPPED_PAGES)
         volume.mount()
-        program = subprocess.Popen([*namespace, sys.executable, "-c", MAPPER, volume.path("sub/b")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        program = store(volume, namespace)
         try:
-            yt.equal(program.stdout.readline().strip(), b"stored", "the program has stored")
             end()
             volume.wait_gone()
             yt.equal(read(below).count("new!"), MAPPED_PAGES, f"pages that a program stored to ({namespace}), in the directory")
@@ -191,6 +197,35 @@ def test_stored_through_a_mapping():
     volume.sync()
     yt.equal(read(volume.snapshot("latest", "sub/b")).count("new!"), MAPPED_PAGES, "pages that a program stored to, in the newest version")
     volume.umount()
+
+
+def test_moved():
+    """A directory above the mount point gets another name: the mount is where it was not mounted, in use as before."""
+    volume = make("moved", interval="1h")
+    below = os.path.join(volume.dir, "sub/b")
+    one, other = (os.path.join(volume.base, name) for name in ("one", "other"))
+    for end in ("umount", "SIGTERM"):
+        write(below, "old." * 1024 * MAPPED_PAGES)
+        volume.mount(mountpoint=os.path.join(one, "mnt"))
+        os.rename(one, other)
+        volume.mountpoint = os.path.join(other, "mnt")
+        program = store(volume)
+        try:
+            if end == "umount":
+                done = volume.yester("umount", volume.dir, expect=None)
+                yt.check(done.returncode == 1 and b"in use" in done.stderr, f"umount of a mount that is in use: {done}")
+                yt.check(volume.is_alive() and volume.mountpoint.encode() in done.stderr, f"message: {done.stderr}")
+                program.communicate(b"\n")
+                volume.umount()
+            else:
+                os.kill(volume.pid, signal.SIGTERM)
+                volume.wait_gone()
+            yt.equal(read(below).count("new!"), MAPPED_PAGES, f"pages that a program stored to, in the directory after {end}")
+            yt.check(not yt.mounts(volume.base), f"a mount is left: {yt.mounts(volume.base)}")
+        finally:
+            program.kill()
+            program.wait()
+        os.rename(other, one)
 
 
 def test_again_at_once():
