@@ -89,14 +89,28 @@ bool mount_point_find(const char *path, struct mount_entry *out)
 	return find(path, NULL, out);
 }
 
+/* The path leads to that mount, which so is the uppermost there. Asks nothing of the filesystem, and takes no descriptor. */
+static bool leads_to(const char *path, const struct mount_entry *mount)
+{
+	struct statx st;
+	char device[sizeof(mount->device)];
+
+	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_MNT_ID, &st) != 0 || !(st.stx_mask & STATX_MNT_ID))
+		return false;
+	snprintf(device, sizeof(device), "%u:%u", st.stx_dev_major, st.stx_dev_minor);
+	return st.stx_mnt_id == (uint64_t)mount->id && strcmp(device, mount->device) == 0;
+}
+
 int mount_point_follow(struct mount_entry *mount, struct error *error)
 {
-	FILE *file = fopen("/proc/self/mountinfo", "re");
 	struct mount_entry entry;
 	char *line = NULL;
 	size_t room = 0;
 	bool found = false;
 
+	if (leads_to(mount->path, mount))
+		return 0;
+	FILE *file = fopen("/proc/self/mountinfo", "re");
 	if (!file)
 		return error_set(error, ERR_FAILED, errno, "%s: whether it is still mounted can't be told: /proc/self/mountinfo: %s; try again", mount->path,
 				 strerror(errno));
@@ -110,6 +124,9 @@ int mount_point_follow(struct mount_entry *mount, struct error *error)
 	if (!found)
 		return error_set(error, ERR_ABSENT, 0, "%s: is not mounted", mount->path);
 	snprintf(mount->path, sizeof(mount->path), "%s", entry.path);
+	if (!leads_to(mount->path, mount))
+		return error_set(error, ERR_BUSY, EBUSY, "%s: something is mounted over it, or over a directory above it; unmount that first (findmnt shows it), "
+				 "then try again", mount->path);
 	return 0;
 }
 

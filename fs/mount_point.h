@@ -16,8 +16,8 @@ struct mount_entry {
 };
 /* The uppermost mount on exactly that path, from /proc/self/mountinfo. False: none. */
 bool mount_point_find(const char *path, struct mount_entry *out);
-/* Where that mount is now: a directory above it may have got another name, or it was moved. Corrects `path`. ERR_ABSENT: it is gone; any other error: that
- * can't be told. Any thread. */
+/* Where that mount is now: a directory above it may have got another name, or it was moved. Corrects `path`. ERR_ABSENT: it is gone;
+ * ERR_BUSY: it is there, but the path leads to another mount, which lies over it; any other error: that can't be told. Any thread. */
 int mount_point_follow(struct mount_entry *mount, struct error *error);
 /* A yester is mounted there, alive or dead. */
 bool mount_point_is_yester(const char *path);
@@ -39,7 +39,7 @@ int mount_point_check_idle(const char *path, struct error *error);
 
 /* umount(2) as root, else fusermount3. `lazy`: also while in use, at once out of the tree. ERR_BUSY: in use. ERR_ABSENT: no such mount or path. Any thread; waits for write-back. */
 int mount_point_unmount(const char *path, bool lazy, struct error *error);
-/* That very mount, wherever it is now (corrects `path`). 0: it is gone, though perhaps by somebody else. ERR_BUSY: in use. Any other error: it may be there. */
+/* That very mount, wherever it is now (corrects `path`). 0: it is gone, though perhaps by somebody else. ERR_BUSY: in use, or another mount lies over it, which is not touched. Any other error: it may be there. */
 int mount_point_unmount_this(struct mount_entry *mount, bool lazy, struct error *error);
 
 #endif

@@ -228,6 +228,32 @@ def test_moved():
         os.rename(other, one)
 
 
+def test_mounted_over():
+    """Somebody else's mount lies over ours, or over a directory above it: it is not ours to take away."""
+    if os.geteuid() != 0:
+        raise yt.Skip("only root can mount a tmpfs")
+    volume = make("mounted-over")
+    place = os.path.join(volume.base, "place")
+    for end in ("umount", "SIGTERM"):
+        for above in (place + "/mnt", place):
+            volume.mount(mountpoint=place + "/mnt")
+            yt.run("mount", "-t", "tmpfs", "tmpfs", above)
+            os.makedirs(place + "/mnt", exist_ok=True)  # what a path leads to
+            if end == "umount":
+                done = volume.yester("umount", volume.dir, expect=None, timeout=60)
+                yt.check(done.returncode == 1 and b"is mounted over it" in done.stderr, f"umount below another mount: {done}")
+                yt.check(volume.is_alive(), "the daemon has ended")
+            else:
+                os.kill(volume.pid, signal.SIGTERM)
+                volume.wait_gone()
+            yt.equal([kind for _, kind, _ in yt.mounts(place)], ["fuse.yester", "tmpfs"], f"mounts after {end}")
+            yt.run("umount", above)
+            if end == "umount":
+                volume.umount()
+            yt.detach(place + "/mnt")
+            volume.mountpoint = volume.dir
+
+
 def test_again_at_once():
     """umount(8) returns before the daemon has made its last version: who mounts, asks or syncs at that moment waits for it and is not refused."""
     volume = make("again")
