@@ -16,6 +16,7 @@
 
 #define DEVICE_BYTES 32
 #define READY 'y'
+#define DEATH SIGRTMIN /* queued: a second one that somebody else sends does not swallow it */
 
 static pid_t breaker;
 
@@ -66,14 +67,15 @@ static _Noreturn void breaker_main(int fd, pid_t daemon)
 {
 	char device[DEVICE_BYTES] = "";
 	sigset_t all, death;
+	siginfo_t info;
 	ssize_t count;
 
 	/* Those that are for the daemon are no business of ours: a terminal's, a service manager's. */
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	sigemptyset(&death);
-	sigaddset(&death, SIGUSR1);
-	if (prctl(PR_SET_PDEATHSIG, SIGUSR1) != 0 || getppid() != daemon)
+	sigaddset(&death, DEATH);
+	if (prctl(PR_SET_PDEATHSIG, DEATH) != 0 || getppid() != daemon)
 		_exit(1);
 	prctl(PR_SET_NAME, "yester-breaker");
 	let_go(fd);
@@ -87,7 +89,9 @@ static _Noreturn void breaker_main(int fd, pid_t daemon)
 	if (abort_fd < 0 || send(fd, &answer, 1, MSG_NOSIGNAL) != 1)
 		_exit(0);
 	close(fd);
-	while (sigwaitinfo(&death, NULL) != SIGUSR1)
+	/* Anybody may send it; the kernel does so on behalf of the thread that ends (forget_original_parent(), SEND_SIG_NOINFO), and only kill(2) could put the same here. Who is our parent now says nothing: while
+	 * a thread of the daemon is stuck, it is the daemon still. */
+	while (sigwaitinfo(&death, &info) != DEATH || info.si_code != SI_USER || info.si_pid != daemon)
 		;
 	_exit(write(abort_fd, "1", 1) == 1 ? 0 : 1);
 }

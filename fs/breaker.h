@@ -2,7 +2,7 @@
  *
  * Elsewhere the kernel does that when the last descriptor of the connection is closed. But a thread that tells the kernel of a change (invalidate.h) may wait there for the lock of a directory, which a process
  * has that waits for an answer of ours. If the daemon is killed then, nobody answers; the thread can't be killed; and it keeps all descriptors, those of the connection and the volume's lock: requests hang for
- * ever, and the volume can't be mounted again. The breaker gets SIGUSR1 when the daemon's first thread ends (PR_SET_PDEATHSIG: for a killed process that does not depend on the other threads), and writes to
+ * ever, and the volume can't be mounted again. The breaker gets a signal when the daemon's first thread ends (PR_SET_PDEATHSIG: for a killed process that does not depend on the other threads), and writes to
  * `abort` of the connection in fusectl. A file that was opened there stands for this connection only, and does nothing once it is gone: so the breaker need not know how the daemon ended.
  *
  *   daemon, still one thread   breaker_start: fork

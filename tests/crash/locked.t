@@ -45,6 +45,46 @@ def waits_in(pid, function):
     return False
 
 
+def breaker_of(daemon):
+    """The process that breaks the connection when the daemon is dead."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+                name, _, rest = file.read().partition(" (")[2].rpartition(") ")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if name == "yester-breaker" and int(rest.split()[1]) == daemon:
+            return int(pid)
+    raise yt.Failure("the daemon has no yester-breaker")
+
+
+def waiting_signals(pid):
+    """Numbers of those that were sent to it and that it has not taken."""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+        bits = int(file.read().partition("ShdPnd:")[2].split()[0], 16)
+    return {number for number in range(1, 65) if bits >> (number - 1) & 1}
+
+
+def test_signals_to_the_breaker():
+    """Anybody may send it any, `systemctl kill` to each process of a unit: the connection breaks only when the daemon is dead."""
+    if os.geteuid() != 0:
+        raise yt.Skip("only root can break a connection")
+    volume = yt.Volume("signals").init(interval="1h")
+    volume.mount()
+    breaker = breaker_of(volume.pid)
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        if yt.start_time(breaker):
+            os.kill(breaker, number)
+    # By one of them it hears of the daemon's end.
+    yt.wait_until("the breaker has seen its signal", lambda: not yt.start_time(breaker) or (
+        signal.SIGRTMIN not in waiting_signals(breaker) and waits_in(breaker, "sigtimedwait")))
+    yt.equal(os.listdir(volume.mountpoint), [], "the live mount lists")
+    yt.check(yt.start_time(breaker), "the breaker has ended")
+    os.kill(volume.pid, signal.SIGKILL)
+    yt.wait_until("the breaker's end", lambda: not yt.start_time(breaker))
+    volume.kill()
+
+
 def test_killed_while_a_directory_is_locked():
     if os.geteuid() != 0:
         raise yt.Skip("only root can break a connection")
