@@ -38,17 +38,17 @@ static int64_t hole_frozen(void *context, int64_t offset, int64_t end)
 	return frozen_next_hole(((struct source *)context)->frozen, offset, end);
 }
 
+/* Who wants those can do without: a refusal is none of the version's. */
 static int read_unchanged(void *context, void *data, size_t length, int64_t offset, struct error *error)
 {
-	struct source *source = context;
-
-	return heed(source, frozen_read_unchanged(source->frozen, data, length, offset, error), error);
+	return frozen_read_unchanged(((struct source *)context)->frozen, data, length, offset, error);
 }
 
 /* A file without a base: changed ranges as of the cut, the rest if it is unchanged since. */
 static int read_either(void *context, void *data, size_t length, int64_t offset, struct error *error)
 {
-	const struct extent_map *changed = frozen_extents(((struct source *)context)->frozen);
+	struct source *source = context;
+	const struct extent_map *changed = frozen_extents(source->frozen);
 	int64_t at = offset, end = offset + (int64_t)length;
 	uint8_t *out = data;
 	int rc = 0;
@@ -61,12 +61,12 @@ static int read_either(void *context, void *data, size_t length, int64_t offset,
 		if (stop > end)
 			stop = end;
 		if (inside)
-			rc = read_frozen(context, out + (at - offset), (size_t)(stop - at), at, error);
+			rc = frozen_read(source->frozen, out + (at - offset), (size_t)(stop - at), at, error);
 		else
-			rc = read_unchanged(context, out + (at - offset), (size_t)(stop - at), at, error);
+			rc = frozen_read_unchanged(source->frozen, out + (at - offset), (size_t)(stop - at), at, error);
 		at = stop;
 	}
-	return rc;
+	return heed(source, rc, error);
 }
 
 static int64_t no_holes(void *context, int64_t offset, int64_t end)
