@@ -81,6 +81,16 @@ nomem:
 	return ERR_NOMEM;
 }
 
+/* Of past->unreadable, of which nobody has what an operation was to save: removed behind our back, so it seems (ERR_ABSENT), or refused. */
+static int refusal(const struct past *past) { return past->unreadable == ESTALE || past->unreadable == ENOENT ? ERR_ABSENT : ERR_DENIED; }
+
+static int tell_refusal(struct frozen *frozen, int refusal, struct error *error)
+{
+	if (refusal == ERR_ABSENT)
+		return error_set(error, ERR_ABSENT, 0, "a changed file disappeared before it was read");
+	return error_errno(error, frozen_unreadable(frozen), "cannot read a changed file");
+}
+
 int frozen_attrs(struct frozen *frozen, struct attrs *out)
 {
 	struct dirt *dirt = dirt_of(frozen);
@@ -98,7 +108,7 @@ int frozen_attrs(struct frozen *frozen, struct attrs *out)
 	if (atomic_load(&cut->abandoned))
 		result = ERR_ABANDONED;
 	else if (dirt->past->unreadable)
-		result = ERR_DENIED;
+		result = refusal(dirt->past);
 	else if (dirt->past->gone)
 		result = ERR_ABSENT;
 	else
@@ -124,7 +134,7 @@ static int prepare(struct journal *journal, struct dirt *dirt)
 	journal_frozen(journal, dirt->node);
 	assert(dirt->past && !dirt->past->gone);
 	if (dirt->past->unreadable)
-		return ERR_DENIED;
+		return refusal(dirt->past);
 	if (!frozen_make_pending(dirt))
 		return ERR_NOMEM;
 	return ERR_OK;
@@ -248,12 +258,12 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	if (result == ERR_OK && !saved)
 		fd = frozen_reading_fd(journal, dirt);
 	small_lock_leave(&dirt->node->lock);
-	if (result == ERR_DENIED)
-		return error_errno(error, frozen_unreadable(frozen), "cannot read a changed file");
+	if (result == ERR_DENIED || result == ERR_ABSENT)
+		return tell_refusal(frozen, result, error);
 	if (result != ERR_OK)
 		return error_set(error, result, 0, "reading a changed file: out of memory");
 	if (!saved && (fd == -ESTALE || fd == -ENOENT))
-		return error_set(error, ERR_ABSENT, 0, "a changed file disappeared before it was read");
+		return tell_refusal(frozen, ERR_ABSENT, error);
 	if (!saved && fd < 0)
 		return error_errno(error, -fd, "cannot open a changed file for reading");
 	memset(bytes + (end - offset), 0, length - (size_t)(end - offset));
@@ -265,7 +275,7 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	if (atomic_load(&cut->abandoned))
 		result = ERR_ABANDONED;
 	else if (dirt->past->unreadable) /* an operation could not save what we were reading, and has gone on */
-		result = ERR_DENIED;
+		result = refusal(dirt->past);
 	else if (!overlay(journal, dirt, bytes, offset, end))
 		result = ERR_ABANDONED;
 	else
@@ -273,8 +283,8 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	small_lock_leave(&dirt->node->lock);
 	if (result == ERR_OK)
 		atomic_fetch_sub(&journal->frozen_bytes, (int64_t)length);
-	if (result == ERR_DENIED)
-		return error_errno(error, frozen_unreadable(frozen), "cannot read a changed file");
+	if (result == ERR_DENIED || result == ERR_ABSENT)
+		return tell_refusal(frozen, result, error);
 	return result == ERR_OK ? ERR_OK : error_set(error, result, 0, "the cut was abandoned");
 }
 

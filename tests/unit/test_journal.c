@@ -565,6 +565,37 @@ static void test_i6_few_descriptors(void **state)
 	free(many);
 }
 
+/* Removed behind the mount before an operation had to save its bytes: that is no trouble of the disk. */
+static void test_removed_before_it_was_saved(void **state)
+{
+	struct model model = {.name = "behind"};
+	struct mutation mutation;
+	struct attrs attrs;
+	struct cut *cut;
+	unsigned seed = 11;
+	size_t at = 0;
+
+	(void)state;
+	create(&model);
+	struct node *node = node_of(model.name);
+	write_some(&model, &seed);
+	assert_int_equal(journal_cut(journal, NS_PER_S, &cut), 0);
+	while (!node_key_equal(frozen_key(cut_item(cut, at)), &node->key))
+		at++;
+	chmod_some(&model, &seed); /* which saves its attributes */
+	assert_int_equal(unlinkat(backing_root_fd(backing), model.name, 0), 0);
+	backing_fd_drop(backing, node);
+	assert_int_equal(mutation_begin(&mutation, journal), 0);
+	mutation_lock(&mutation, node, NULL, NULL, NULL);
+	assert_int_equal(mutation_data(&mutation, node, 0, -1), 0);
+	mutation_end(&mutation);
+	assert_int_equal(frozen_attrs(cut_item(cut, at), &attrs), ERR_ABSENT);
+	assert_false(cut_is_abandoned(cut));
+	forget_rows(cut);
+	cut_commit(cut);
+	node_put(nodes, node);
+}
+
 static int setup(void **state)
 {
 	(void)state;
@@ -609,7 +640,7 @@ int main(void)
 		cmocka_unit_test(test_clean_stop_brings_the_rest_back),
 		cmocka_unit_test(test_i4_removed_beyond_descriptors),
 		cmocka_unit_test(test_counts_of_a_cut), cmocka_unit_test(test_i6_large_truncation),
-		cmocka_unit_test(test_i6_few_descriptors),
+		cmocka_unit_test(test_i6_few_descriptors), cmocka_unit_test(test_removed_before_it_was_saved),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
