@@ -47,7 +47,7 @@ static int open_again(int fd, int flags)
 
 bool backing_is_in_use(int fd)
 {
-	return lease(fd, F_WRLCK) == -EAGAIN;
+	return lease(fd, F_WRLCK) != 0;
 }
 
 /* A mapping whose descriptor is closed is what it must tell of; and it must be granted at all. */

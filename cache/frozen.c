@@ -2,6 +2,7 @@
 #include "journal_internal.h"
 
 #include "clock.h"
+#include "failpoint.h"
 #include "io.h"
 
 #include <assert.h>
@@ -267,6 +268,7 @@ int frozen_read(struct frozen *frozen, void *data, size_t length, int64_t offset
 	if (!saved && fd < 0)
 		return error_errno(error, -fd, "cannot open a changed file for reading");
 	memset(bytes + (end - offset), 0, length - (size_t)(end - offset));
+	LATCH("frozen/read");
 	result = saved ? 0 : read_disk(fd, bytes, (size_t)(end - offset), offset);
 	if (result < 0)
 		return error_errno(error, -result, "cannot read a changed file");

@@ -13,7 +13,7 @@
  * At most one cut exists at a time, so an inode has at most one dirty and one frozen part.
  *
  * --- Locks, in the order in which they may be taken
- *   0 suspects' guard (suspect.h)
+ *   0 suspects' guard (suspect.h), then locks of fs/io_mode.h; of these only the former is held when 1 is taken
  *   1 cut lock, read side (mutation_begin .. mutation_end); its write side is taken only by journal_cut, with a deadline, holding nothing
  *   2 node->lock of up to four nodes, by ascending address (mutation_lock); of a node that the kernel has not heard of yet: any time
  *   3 journal shard locks (lists of dirt), node table shards, descriptor cache: leaves, nothing is taken inside

@@ -22,7 +22,7 @@
  *
  * Files: suspect.c the set and its rows; suspect_check.c the proof.
  *
- * Threads: suspect_add, suspect_is, suspect_poke: any; suspect_check, suspect_due: the pipeline's, with no cut under way. The lock is a leaf; no database call under it. */
+ * Threads: suspect_add, suspect_is, suspect_poke, suspect_in_use: any; suspect_check, suspect_due: the pipeline's, with no cut under way. The lock is a leaf; no database call under it. */
 #ifndef YESTER_SUSPECT_H
 #define YESTER_SUSPECT_H
 
@@ -36,6 +36,10 @@ bool suspect_again(struct journal *journal, const struct node *node);
 bool suspect_is(struct journal *journal, const struct node *node);
 /* The last open that can write is gone: a good time for suspect_check. Quick. */
 void suspect_poke(struct journal *journal, const struct node *node);
+
+/* Whether somebody has the file open or mapped, be it for reading only (backing_is_in_use), but for the descriptor by which the present cut is read. The caller has none of its own. True when it
+ * can't be said. Quick; takes node->lock. */
+bool suspect_in_use(struct journal *journal, struct node *node);
 
 /* hold: true when no open of ours can write to the inode; none is answered until resume. NULL (and before): there are no opens. Returns when no check uses the former one any more. */
 struct suspect_guard {

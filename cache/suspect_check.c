@@ -150,6 +150,24 @@ static int check_one(struct journal *journal, struct node *node, struct error *e
 	return epoch > 0 ? ERR_OK : no_memory(error);
 }
 
+bool suspect_in_use(struct journal *journal, struct node *node)
+{
+	const struct dirt *frozen;
+	int reading, fd = -1;
+
+	/* Two of ours at once would each be somebody to the other: only the sealer's is asked, where there is one. The lock keeps it open, and keeps it from being opened. */
+	small_lock_take(&node->lock);
+	frozen = journal_frozen(journal, node);
+	reading = frozen && frozen->past ? frozen->past->fd : -1;
+	if (reading < 0)
+		reading = fd = open_to_read(journal, node);
+	bool in_use = reading < 0 || backing_is_in_use(reading);
+	if (fd >= 0)
+		close(fd);
+	small_lock_leave(&node->lock);
+	return in_use;
+}
+
 static bool is_due(void *context, struct suspect *suspect)
 {
 	return suspect->due_ns <= *(int64_t *)context;

@@ -27,8 +27,8 @@
  *   snap_node snapdir snap_list snap_read snap_access   `.snapshots`
  *
  * Threads: libfuse's workers run the operations. What may wait long (fsync; reading history) runs in two pools of threads and answers from there, so that no live operation waits for the
- * network (promise 1). What the kernel is told without being asked comes from a thread that serves nothing (invalidate.h). Signals are taken by a thread of mount.c. Locks of fs are leaves: of cache/ only what looks an entry up
- * is called under them (readdir). */
+ * network (promise 1). What the kernel is told without being asked comes from a thread that serves nothing (invalidate.h). Signals are taken by a thread of mount.c. Locks of fs are leaves, but for those of io_mode.h: of cache/ only
+ * what looks an entry up is called under them (readdir). */
 #ifndef YESTER_FS_H
 #define YESTER_FS_H
 

@@ -211,6 +211,17 @@ static void answer(const struct entry *entry, struct io_open *open)
 
 /* ---------------------------------------------------------------- opens */
 
+void io_mode_look(struct io_table *table, const struct node *node, uint64_t nodeid, int flags)
+{
+	if (!atomic_load(&table->passthrough) || !atomic_load(&table->uncached))
+		return;
+	struct shard *shard = lock_shard(table, nodeid);
+	const struct entry *entry = find(shard, nodeid);
+	if ((!entry || entry->opens == 0) && (can_map(flags) || recall(shard, nodeid).prefers_cached)) /* else it will not be cached */
+		table->backing->look(table->backing->context, node);
+	pthread_mutex_unlock(&shard->lock);
+}
+
 int io_mode_enter(struct io_table *table, struct io_open *open)
 {
 	struct shard *shard = lock_shard(table, open->nodeid);

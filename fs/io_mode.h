@@ -32,7 +32,8 @@
  * there through another mapping. So an inode that was read so is not cached again before nobody has its file in use: it is passed through. The same goes for mappings for writing of a file that was removed, which
  * is not suspect any more (suspect_check.c).
  *
- * Any thread. Locks: one per shard, leaves; under them what io_mode_backing asks of the kernel, which does no I/O. */
+ * Any thread. Locks: one per shard; before it suspects' guard (`hold`), under it what io_mode_backing takes: suspects' lock, a leaf (`suspect`), and the node's (`look`), which an operation on that inode may have for as
+ * long as it takes. Under none of these is a shard's lock taken. Of the kernel nothing is asked that does I/O. */
 #ifndef YESTER_IO_MODE_H
 #define YESTER_IO_MODE_H
 
@@ -54,8 +55,10 @@ struct io_mode_backing {
 	void (*drop)(void *context, uint64_t nodeid);
 	/* There may be a mapping of the file that we can't see. Asked at the first open, under the shard's lock: an answer from before might miss a mapping by opens that came and went meanwhile. Quick. */
 	bool (*suspect)(void *context, const struct node *node);
+	/* No open of the node is counted, and the caller has no descriptor of its file: if nobody has it in use but a sealer, whatever may have been left (in_use) is gone, and is forgotten. Under the shard's lock. */
+	void (*look)(void *context, const struct node *node);
 	/* Whether an earlier open of the node in passthrough, not for writing only, may have left a mapping: it had one, and somebody has the file open or mapped now, but for `fd` of the io_open. Likewise. (Another open of ours that has
-	 * its descriptor and is not counted yet, or a sealer, is somebody, too.) */
+	 * its descriptor and is not counted yet, or a sealer, is somebody, too; so `look` comes first, which knows better.) */
 	bool (*in_use)(void *context, const struct node *node, int fd);
 	void *context;
 };
@@ -86,6 +89,8 @@ void io_table_free(struct io_table *table);
 /* May be called once requests arrive: from here on first opens may choose passthrough (or not). */
 void io_table_allow(struct io_table *table, bool passthrough);
 
+/* Before the file is opened below for an open of that node with these flags, unless it is made: its own descriptor would be in the way of `look`. */
+void io_mode_look(struct io_table *table, const struct node *node, uint64_t nodeid, int flags);
 /* Before an open is answered. 0, or -ENOMEM: not counted. Waits while the inode is held, if it can write. */
 int io_mode_enter(struct io_table *table, struct io_open *open);
 /* At RELEASE, or when the answer was not taken. `flags` as at io_mode_enter. True: it was the last that could write. */

@@ -1,6 +1,7 @@
 #include "ops_file.h"
 
 #include "backing.h"
+#include "failpoint.h"
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
@@ -175,9 +176,12 @@ static int open_place(struct opening *opening, struct place *place)
 	if (inode_is_foreign(place->node))
 		return -EACCES;
 	bool append_only;
+	io_mode_look(fs->io, place->node, place->node->nodeid, opening->fi.flags);
 	int fd = open_file(fs, place->node, opening->fi.flags, &append_only);
 	if (fd < 0)
 		return fd;
+	if ((opening->fi.flags & O_ACCMODE) == O_RDWR)
+		LATCH("fs/opened-below");
 	node_ref(fs->nodes, place->node);
 	int rc = open_handle(opening, place->node, place->fd, fd, false);
 	if (rc < 0) {

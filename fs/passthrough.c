@@ -66,9 +66,19 @@ static bool is_in_use(void *context, const struct node *node, int fd)
 	return false;
 }
 
+static void look(void *context, const struct node *node)
+{
+	struct node *noted = (struct node *)node; /* its flags, and its lock */
+	struct fs *fs = context;
+
+	/* A suspect one is passed through anyway, and its own check wants no other lease there. */
+	if (atomic_load(&noted->flags) & INODE_MAY_BE_MAPPED && !suspect_is(fs->journal, node) && !suspect_in_use(fs->journal, noted))
+		atomic_fetch_and(&noted->flags, (uint8_t)~INODE_MAY_BE_MAPPED);
+}
+
 const struct io_mode_backing *passthrough_backing(struct fs *fs)
 {
-	static struct io_mode_backing backing = {.open = backing_open_id, .close = backing_close_id, .drop = drop_pages, .suspect = is_suspect, .in_use = is_in_use};
+	static struct io_mode_backing backing = {.open = backing_open_id, .close = backing_close_id, .drop = drop_pages, .suspect = is_suspect, .look = look, .in_use = is_in_use};
 
 	backing.context = fs;
 	return &backing;

@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../lib"))
 import backings  # noqa: E402
@@ -424,6 +425,78 @@ def test_a_removed_file_that_is_opened_again():
         mapping.close()
     volume.sync()
     volume.wait_state("synced")
+    volume.umount()
+
+
+def is_open_below(volume, path):
+    """The daemon has it open, but for O_PATH: RELEASE comes after close(2)."""
+    for fd in os.listdir(f"/proc/{volume.pid}/fd"):
+        try:
+            with open(f"/proc/{volume.pid}/fdinfo/{fd}") as info:
+                flags = int(next(line for line in info if line.startswith("flags:")).split()[1], 8)
+            if os.stat(f"/proc/{volume.pid}/fd/{fd}").st_ino == os.stat(path).st_ino and not flags & os.O_PATH:
+                return True
+        except FileNotFoundError:
+            pass
+    return False
+
+
+def held(name, latch):
+    """A volume whose daemon waits at that place, the first time, while the file exists that is returned."""
+    path = os.path.join(yt.TMP, name + ".latch")
+    volume = yt.Volume(name, binary=yt.FAILPOINTS_BIN).init(interval="3600s")
+    volume.mount()
+    volume.sync()  # or the first version would come by itself, while the file is written
+    volume.umount()
+    volume.mount(env={"YESTER_FAILPOINT": f"{latch}=latch:{path}"})
+    with open(volume.path("f"), "wb") as file:
+        file.write(bytes(SIZE))
+    with open(volume.path("f"), "rb") as file:  # passed through
+        file.read()
+        yt.check(is_open_below(volume, volume.path("f")), "an open file does not show among the daemon's")
+    yt.wait_until("RELEASE", lambda: not is_open_below(volume, volume.path("f")))
+    return volume, path
+
+
+def test_a_sealer_does_not_make_it_suspect():
+    """Who opens a file for reading and writing while its content is read for a version is alone with it, unless a mapping was left that can tell the difference."""
+    if not EXPECTED:
+        return
+    for mapped in (False, True):
+        volume, latch = held("sealer-mapped" if mapped else "sealer", "frozen/read")
+        reader = mapper.Unseen(volume.path("f"), SIZE, store=False) if mapped else None
+        sync = threading.Thread(target=volume.sync)
+        sync.start()
+        yt.wait_until("the sealer", lambda: os.path.exists(latch))
+        with open(volume.path("f"), "r+b", buffering=0) as file, mmap.mmap(file.fileno(), SIZE) as writer:
+            yt.equal(suspects(volume), int(mapped), f"suspect files, mapped by another: {mapped}")
+            writer[5000] = 7
+            yt.check(not mapped or reader.bytes[5000] == 7, "a mapping to read does not show a store")
+            os.unlink(latch)
+            sync.join()
+        if reader:
+            reader.close()
+        volume.sync()
+        volume.wait_state("synced")
+        yt.equal(version_of(volume, "f")[5000], 7, "what was stored, in the version")
+        volume.umount()
+
+
+def test_two_at_once_do_not_make_it_suspect():
+    """One has opened the file below, and is not counted yet."""
+    if not EXPECTED:
+        return
+    volume, latch = held("two", "fs/opened-below")
+    opened = []
+    one = threading.Thread(target=lambda: opened.append(os.open(volume.path("f"), os.O_RDWR)))
+    one.start()
+    yt.wait_until("the one", lambda: os.path.exists(latch))
+    opened.append(os.open(volume.path("f"), os.O_RDWR))
+    os.unlink(latch)
+    one.join()
+    yt.equal(suspects(volume), 0, "suspect files")
+    for fd in opened:
+        os.close(fd)
     volume.umount()
 
 

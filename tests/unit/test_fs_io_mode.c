@@ -68,7 +68,15 @@ static bool is_in_use(void *context, const struct node *node, int fd)
 	return in_use;
 }
 
-static const struct io_mode_backing kernel = {.open = kernel_open, .close = kernel_close, .drop = kernel_drop, .suspect = is_suspect, .in_use = is_in_use};
+static atomic_int looked;
+
+static void look(void *context, const struct node *node)
+{
+	(void)context, (void)node;
+	atomic_fetch_add(&looked, 1);
+}
+
+static const struct io_mode_backing kernel = {.open = kernel_open, .close = kernel_close, .drop = kernel_drop, .suspect = is_suspect, .look = look, .in_use = is_in_use};
 
 struct kernel_inode { /* struct fuse_inode */
 	pthread_mutex_t lock;
@@ -327,6 +335,34 @@ static void test_in_use_is_not_cached(void **state)
 	assert_int_equal(asked, before);
 }
 
+static bool looks(int flags)
+{
+	int before = looked;
+	io_mode_look(table, NULL, 7, flags);
+	return looked != before;
+}
+
+/* Only where the open would be cached, and nothing of ours is in the way. */
+static void test_look(void **state)
+{
+	(void)state;
+	assert_false(looks(O_RDWR)); /* nothing was passed through yet */
+	struct io_open r = enter(7, O_RDONLY);
+	assert_false(looks(O_RDWR));
+	leave(&r);
+	assert_true(looks(O_RDWR));
+	assert_false(looks(O_RDONLY));
+	assert_false(looks(O_WRONLY));
+	struct io_open both = {.nodeid = 7, .path_fd = 5, .flags = O_RDWR, .filled = true};
+	assert_int_equal(io_mode_enter(table, &both), 0);
+	assert_int_equal(both.mode, IO_CACHED);
+	assert_false(looks(O_RDWR));
+	leave(&both);
+	assert_true(looks(O_RDONLY)); /* it prefers to be cached now */
+	io_table_allow(table, false);
+	assert_false(looks(O_RDWR));
+}
+
 /* ---------------------------------------------------------------- holding */
 
 static atomic_bool entered;
@@ -434,6 +470,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_keep_cache, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_without_passthrough, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_suspect_is_never_cached, setup, teardown), cmocka_unit_test_setup_teardown(test_in_use_is_not_cached, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_look, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_hold, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_kernel_never_refuses, setup, teardown),
 	};
