@@ -99,7 +99,7 @@ int attrs_xattr_each(const void *xattrs, size_t length,
  * Meanwhile an open of the file for writing waits, or fails with EWOULDBLOCK when it is to be non-blocking: the caller keeps our own away. SIGIO is ignored by the process from then on. */
 int backing_lease(int fd);
 /* Whether a regular file is open or mapped, be it for reading only, but for `fd` itself (O_PATH does not count): asked by a write lease (generic_setlease() looks at i_readcount, too, Linux 6.18 fs/locks.c).
- * Meanwhile each other open of it waits. True when it can't be said. SIGIO as above. */
+ * Meanwhile each other open of it waits, or fails with EWOULDBLOCK, likewise. True when it can't be said. SIGIO as above. */
 bool backing_is_in_use(int fd);
 /* True when a lease tells the truth on this filesystem: tried with a file without a name. */
 bool backing_leases_tell(struct backing *backing);

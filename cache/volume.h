@@ -63,7 +63,7 @@ void volume_set_remote(struct volume *volume, struct remote *remote);
 bool volume_is_damaged(struct volume *volume);
 /* A rescan came to its end: whatever the last session left is in the database. */
 void volume_set_scanned(struct volume *volume);
-/* O_RDONLY|O_NOATIME descriptor of the live file with that catalogue number, or -1: history reads unchanged chunks from it (I25). */
+/* O_RDONLY|O_NOATIME descriptor of the live file with that catalogue number, or -1: history reads unchanged chunks from it (I25). May wait for who holds a lease on it. */
 int volume_open_live(struct volume *volume, int64_t ino);
 
 /* Process that holds the lock of a volume's state directory, 0 if none. */

@@ -4,6 +4,7 @@
 #include "by_name.h"
 #include "catalogue.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -103,5 +104,8 @@ int volume_open_live(struct volume *volume, int64_t ino)
 		return -1;
 	key.length = (uint8_t)length;
 	result = backing_reopen_key(volume->backing, &key, O_RDONLY | O_NOATIME | O_NONBLOCK);
+	/* A lease, which only a regular file has: ours (backing_is_in_use) for microseconds, or somebody's, whom the kernel makes give it back (/proc/sys/fs/lease-break-time). */
+	if (result == -EAGAIN)
+		result = backing_reopen_key(volume->backing, &key, O_RDONLY | O_NOATIME);
 	return result < 0 ? -1 : result;
 }

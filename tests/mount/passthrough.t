@@ -4,10 +4,12 @@
 """The kernel reads and maps the files below by itself, where it can (fs/io_mode.h): it is in force, or a reason is known; whatever was opened how, by whom, in
 which order, everybody sees the same bytes; and what only a mapping shows is found, also after a crash (I10, I24)."""
 import errno
+import fcntl
 import glob
 import mmap
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -497,6 +499,35 @@ def test_two_at_once_do_not_make_it_suspect():
     yt.equal(suspects(volume), 0, "suspect files")
     for fd in opened:
         os.close(fd)
+    volume.umount()
+
+
+def test_a_lease_does_not_hide_the_live_file():
+    """What asks who has a file in use keeps others from opening it for that moment (F_WRLCK); here it is somebody else, for longer. Versions are read from the live file all the same: there is nothing else, with
+    the remote away."""
+    volume = yt.Volume("lease").init(interval="3600s")
+    content = random.Random(6).randbytes(SIZE)
+    below = os.path.join(volume.dir, "f")
+    with open(below, "wb") as file:
+        file.write(content)
+    volume.mount()
+    volume.sync()
+    volume.wait_state("synced")
+    volume.umount()
+    volume.drop_cache()
+    os.rename(volume.remote_path, volume.remote_path + ".away")
+    volume.mount(mountpoint=os.path.join(volume.base, "mnt"))
+    path = volume.snapshot("latest", "f")
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
+    fd = os.open(below, os.O_RDONLY)
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    reader = subprocess.Popen(["cat", path], stdout=subprocess.PIPE)
+    yt.check(signal.sigtimedwait([signal.SIGIO], 60), "nobody opens the live file")
+    fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    yt.check(reader.communicate(timeout=60)[0] == content, "the version has other bytes, or none")
+    yt.equal(reader.returncode, 0, "cat's exit code")
+    os.close(fd)
+    os.rename(volume.remote_path + ".away", volume.remote_path)
     volume.umount()
 
 
