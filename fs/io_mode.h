@@ -7,6 +7,9 @@
  *   direct       keeps no pages, sends each read and write                                        both; only for a suspect inode (suspect.h), which is
  *                                                                                                 never cached, where the kernel gives us no passthrough
  *
+ * Direct is not the whole truth: mappings, sendfile(2) and splice(2) go through pages that the kernel keeps nevertheless, and do not show what is stored through a mapping from an earlier mount after that. Both are reads
+ * without an owner (op_read), so that to refuse them would be SIGBUS for who maps.
+ *
  * State of an inode in the table:
  *
  *   state        invariant                                    left by
