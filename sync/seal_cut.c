@@ -94,6 +94,14 @@ static int seal_whole_now(struct seal_worker *worker, struct seal_ino *ino, stru
 	return rc == ERR_BUSY ? 0 : rc;
 }
 
+/* In place: nothing of it is older than what the cut has. */
+static bool is_written_anew(struct frozen *frozen, int64_t size)
+{
+	struct extent range;
+
+	return size == 0 || (extent_map_next(frozen_extents(frozen), 0, &range) && range.start == 0 && range.end >= size);
+}
+
 static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const struct attrs *attrs, bool *any, struct error *error)
 {
 	struct source source = {.frozen = ino->frozen};
@@ -101,7 +109,7 @@ static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const st
 				       .context = &source, .size = attrs->st.st_size};
 	int rc;
 
-	if (frozen_whole(ino->frozen)) {
+	if (frozen_whole(ino->frozen) || (!ino->captured && is_written_anew(ino->frozen, content.size))) {
 		ino->whole = true;
 		rc = seal_file(worker, ino->ino, &content, NULL, any, error);
 	} else if (ino->captured) {

@@ -174,6 +174,21 @@ def test_removed():
         os.close(fd)
 
 
+def test_written_anew():
+    """In place, on a disk that takes that: needs not wait for the next try either, which is minutes away after so many."""
+    volume, disk = make("anew", "io/pread", interval="1s")
+    safe = volume.status()["safe_until"]
+    write(volume.path("sub/f1"), b"CHANGED", 5000)
+    disk.break_at(volume.path("sub/f1"))
+    the_rest_goes_on(volume, ["sub/f1"], safe)
+    disk.heal()
+    with open(volume.path("sub/f1"), "wb") as file:
+        file.write(b"written anew")
+    volume.wait_state("synced")
+    yt.equal(read(volume.snapshot("latest/sub/f1")), b"written anew", "the file in the newest version")
+    is_healed(volume, "anew-clone")
+
+
 def test_tried_again_by_itself():
     """After a mount, at once; later less and less often. And nothing that was known of it is lost by unmounting or a crash."""
     volume, disk, safe = old_and_new("again", "io/pread", interval="1s")
