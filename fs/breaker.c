@@ -1,5 +1,6 @@
 #include "breaker.h"
 
+#include "fusectl.h"
 #include "log.h"
 
 #include <errno.h>
@@ -8,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -22,29 +22,13 @@ static pid_t breaker;
 
 /* ---------------------------------------------------------------- in the breaker: nothing but system calls */
 
-static int open_fusectl(void)
-{
-	int context = fsopen("fusectl", FSOPEN_CLOEXEC), mounted = -1;
-
-	if (context >= 0 && fsconfig(context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) == 0)
-		mounted = fsmount(context, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC);
-	if (context >= 0)
-		close(context);
-	return mounted >= 0 ? mounted : open("/sys/fs/fuse/connections", O_PATH | O_DIRECTORY | O_CLOEXEC);
-}
-
-/* `device`: "0:N"; the directory is called N (fuse_ctl_add_conn). */
 static int open_abort(const char *device)
 {
-	char path[DEVICE_BYTES + sizeof("/abort")];
-	const char *minor = strchr(device, ':');
-	int fusectl = open_fusectl(), fd = -1;
+	int connection = fusectl_open(device);
+	int fd = connection >= 0 ? openat(connection, "abort", O_WRONLY | O_CLOEXEC) : -1;
 
-	if (fusectl < 0)
-		return -1;
-	snprintf(path, sizeof(path), "%s/abort", minor ? minor + 1 : device);
-	fd = openat(fusectl, path, O_WRONLY | O_CLOEXEC);
-	close(fusectl);
+	if (connection >= 0)
+		close(connection);
 	return fd;
 }
 

@@ -9,7 +9,7 @@
  *   mounted                    breaker_arm: number of the connection; the breaker opens the file, and says whether it could
  *   not mounted after all      the descriptor is closed, or its process gone: the breaker ends
  *
- * fusectl can be mounted by root (a mount of its own that is attached nowhere); for others it must be there, at /sys/fs/fuse/connections, as systemd has it. Whoever kills the breaker too (a control group) is left with
+ * Where fusectl can't be had (fusectl.h), there is no breaker. Whoever kills the breaker too (a control group) is left with
  * what the kernel does, and with umount -f. */
 #ifndef YESTER_BREAKER_H
 #define YESTER_BREAKER_H

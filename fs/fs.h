@@ -12,6 +12,7 @@
  *   json_field status_text   `status` for people, out of its JSON
  *   mount_options mount_point   what `-o` says; mountinfo, whether a place can be mounted on, unmounting
  *   bdi          how much of memory our dirty pages may take
+ *   fusectl      what the kernel says of the connection
  *   breaker      a process that breaks the connection when the daemon is dead
  *   mount        life of the daemon: fork, open, mount, serve, drain, close
  *   session      the table of FUSE operations, what is asked of the kernel, the loop
@@ -64,6 +65,7 @@ struct fs { /* one per mount; constant while the session runs, but for what says
 	struct fuse_session *session;
 	struct pool *sync_pool;    /* fsync, O_SYNC writes */
 	struct pool *history_pool; /* opening and reading files of a version */
+	atomic_ulong written_back; /* requests so far that brought pages which programs had stored to through mappings */
 	struct snap_table *snaps;
 	struct io_table *io;       /* which inodes are open, and how the kernel does their I/O */
 	atomic_bool passthrough;   /* the kernel may use the backing files itself */

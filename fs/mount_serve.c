@@ -4,6 +4,7 @@
 #include "breaker.h"
 #include "clock.h"
 #include "control.h"
+#include "fusectl.h"
 #include "invalidate.h"
 #include "log.h"
 #include "mount_point.h"
@@ -34,6 +35,7 @@ struct serving {
 	struct engine *engine;
 	struct control *control;
 	struct mount_entry mount; /* what session_mount made; where it is now: locate */
+	int connection;           /* of fusectl_open; -1: none */
 	int breaker;
 	pthread_t signals;
 	pthread_mutex_t lock;
@@ -108,9 +110,30 @@ static int locate(const struct serving *serving, struct mount_entry *now, struct
 	return mount_point_follow(now, error);
 }
 
+/* Since Linux 6.18 syncfs(2) only sets write-back of a FUSE filesystem going (SB_I_NO_DATA_INTEGRITY), and fuse_writepages() leaves out a file while there are many background requests (congestion_threshold). So it is told again
+ * until there were few before it and it brought few. Those may be on their way still: see end_session. */
+static int write_back_all(struct serving *serving, const char *path, int fd, struct error *error)
+{
+	struct fs *fs = &serving->fs;
+	int64_t until = clock_mono_ns() + WRITE_BACK_NS;
+
+	for (;;) {
+		bool calm = session_wait_calm(fs, serving->connection, SESSION_FEW, until - clock_mono_ns());
+		unsigned long before = atomic_load(&fs->written_back);
+
+		if (syncfs(fd) != 0)
+			return error_errno(error, errno, "%s", path);
+		calm = calm && session_wait_calm(fs, serving->connection, SESSION_FEW, until - clock_mono_ns());
+		if (calm && atomic_load(&fs->written_back) - before <= SESSION_FEW)
+			return 0;
+		if (clock_mono_ns() > until)
+			return error_set(error, ERR_TIMEOUT, 0, "%s: it did not end in %d seconds", path, (int)(WRITE_BACK_NS / NS_PER_S));
+	}
+}
+
 /* Before each unmount. What programs have stored through mappings may be with the kernel only. umount(2) has it written back, but not when the mount is in use or has copies; then it would be lost with the
- * connection. Since Linux 6.18 syncfs(2) returns when the requests are on their way (wait_sb_inodes() leaves FUSE out): see end_session. */
-static void write_back(const struct serving *serving)
+ * connection. */
+static void write_back(struct serving *serving)
 {
 	struct mount_entry now;
 	struct error error;
@@ -119,8 +142,8 @@ static void write_back(const struct serving *serving)
 	if (rc == ERR_ABSENT)
 		return;
 	int fd = rc == 0 ? open(now.path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
-	if (rc == 0 && (fd < 0 || syncfs(fd) != 0))
-		rc = error_errno(&error, errno, "%s", now.path);
+	if (rc == 0)
+		rc = fd < 0 ? error_errno(&error, errno, "%s", now.path) : write_back_all(serving, now.path, fd, &error);
 	if (rc < 0)
 		log_warn("what programs have stored through mappings may not all have been written back: %s", error.message);
 	if (fd >= 0)
@@ -130,9 +153,10 @@ static void write_back(const struct serving *serving)
 /* Although somebody uses the mount, or a copy of it. The signal thread's. */
 static void end_session(struct serving *serving)
 {
-	if (!session_wait_idle(&serving->fs, WRITE_BACK_NS))
-		log_warn("%s: not all requests have been answered at the end", serving->request->mountpoint);
 	invalidate_stop(&serving->fs); /* it may wait for operations that would not be answered any more */
+	if (!session_wait_calm(&serving->fs, serving->connection, 0, WRITE_BACK_NS))
+		log_warn("%s: not all requests have been answered at the end; what programs have stored through mappings may not all have been written back",
+			 serving->request->mountpoint);
 	session_exit(&serving->fs);
 }
 
@@ -304,7 +328,8 @@ static int open_all(struct serving *serving, struct error *error)
 		rc = error_set(error, ERR_FAILED, 0, "%s: was mounted, but is not there", request->mountpoint);
 	if (rc == 0) {
 		bdi_set_limits(serving->mount.device);
-		breaker_arm(serving->breaker, serving->mount.device);
+		serving->connection = fusectl_open(serving->mount.device);
+		breaker_arm(serving->breaker, serving->mount.device); /* it says so if there is no such thing */
 		rc = invalidate_start(fs, error);
 	}
 	return rc;
@@ -386,7 +411,7 @@ static int serve(struct serving *serving, void (*tell)(void *, const struct erro
 int mount_serve(const struct mount_request *request, void (*tell)(void *context, const struct error *error),
 		void *context, struct error *error)
 {
-	struct serving serving = {.request = request};
+	struct serving serving = {.request = request, .connection = -1};
 	struct error stopped = {.code = 0};
 	int64_t version = 0;
 
@@ -400,6 +425,8 @@ int mount_serve(const struct mount_request *request, void (*tell)(void *context,
 	if (mounted)
 		log_info("%s: unmounted%s%s", request->mountpoint, stopped.code ? "; " : "", stopped.message);
 	control_stop(serving.control, &stopped, version);
+	if (serving.connection >= 0)
+		close(serving.connection);
 	if (serving.breaker >= 0)
 		close(serving.breaker);
 	pthread_mutex_destroy(&serving.lock);

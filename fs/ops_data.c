@@ -173,6 +173,8 @@ void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *data, off_
 		fuse_reply_err(req, EROFS);
 		return;
 	}
+	if (fi->writepage)
+		atomic_fetch_add_explicit(&fs->written_back, 1, memory_order_relaxed);
 	struct handle *handle = handle_of(fi);
 	ssize_t rc = mutation_begin(&mutation, fs->journal);
 	if (rc == 0) {

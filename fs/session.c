@@ -2,6 +2,7 @@
 
 #include "backing.h"
 #include "clock.h"
+#include "fusectl.h"
 #include "handle.h"
 #include "identity.h"
 #include "inode.h"
@@ -32,6 +33,8 @@
 #define QUEUED 65536 /* a process waits for each: the kernel's limit on processes comes first */
 /* Reads ahead and write-back count as background requests, those below .snapshots too, which may wait for the network: there must be enough for the others. */
 #define MAX_BACKGROUND 1024
+#define LOOKS 3
+#define LOOKS_BLIND 50
 
 static pthread_t loop_thread;
 static char last_fuse_message[256];
@@ -81,6 +84,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_write = FS_MAX_WRITE;
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
+	_Static_assert(3 * SESSION_FEW < MAX_BACKGROUND * 3 / 4, "mount_serve.c, write_back");
 	conn->time_gran = 1;
 	atomic_store(&fs->can_expire, conn->capable & FUSE_CAP_EXPIRE_ONLY);
 	const char *why = passthrough_init(fs, conn);
@@ -297,15 +301,28 @@ bool session_is_broken(struct fs *fs, int64_t wait_ns)
 	return connection_is_dead(fs->session, (int)(wait_ns / 1000000));
 }
 
-/* The queue is one for all descriptors. While it is empty no background request waits behind it either: those wait only for max_background others, and of these LOOP_THREADS at most can be out of the queue
- * (flush_bg_queue(), Linux 6.18). What a thread has taken it answers (fuse_session_loop_mt). */
-bool session_wait_idle(struct fs *fs, int64_t wait_ns)
+/* That nothing is in the queue is not enough. What a thread has read it drops if session_exit comes before it has begun with it (fuse_do_work() asks fuse_session_exited() after the read; libfuse 3.14 to 3.18). And background
+ * requests, write-back among them, wait elsewhere in the kernel while max_background others are unanswered (flush_bg_queue(), Linux 6.18), as many reads below .snapshots may be for long. The kernel's own count has all. */
+static bool looks_calm(struct fs *fs, int connection, long most, bool *blind)
+{
+	struct pollfd one = {.fd = fuse_session_fd(fs->session), .events = POLLIN};
+	long waiting = connection >= 0 ? fusectl_waiting(connection) : -1;
+
+	*blind = waiting < 0;
+	return *blind ? poll(&one, 1, 0) == 0 : waiting <= most;
+}
+
+/* More than one look: a page that waits for the end of another request (fuse_release_nowrite()) is not counted before that. */
+bool session_wait_calm(struct fs *fs, int connection, long most, int64_t wait_ns)
 {
 	const struct timespec pause = {.tv_nsec = NS_PER_S / 500};
 	int64_t until = clock_mono_ns() + wait_ns;
-	struct pollfd one = {.fd = fuse_session_fd(fs->session), .events = POLLIN};
+	bool blind;
 
-	while (poll(&one, 1, 0) > 0 && !(one.revents & POLLERR)) {
+	for (int looks = 0; !connection_is_dead(fs->session, 0);) {
+		looks = looks_calm(fs, connection, most, &blind) ? looks + 1 : 0;
+		if (looks >= (blind ? LOOKS_BLIND : LOOKS))
+			return true;
 		if (clock_mono_ns() > until)
 			return false;
 		nanosleep(&pause, NULL);

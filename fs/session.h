@@ -16,8 +16,11 @@ int session_mount(struct fs *fs, const char *mountpoint, struct error *error);
 int session_loop(struct fs *fs);
 /* From another thread, before session_close: waits for so long until the connection to the kernel is broken, as it is when the last mount of the filesystem is gone. False: it is not. */
 bool session_is_broken(struct fs *fs, int64_t wait_ns);
-/* Likewise, for so long until each request that came before is answered, or being so: then session_exit loses none of them. False: some wait still. */
-bool session_wait_idle(struct fs *fs, int64_t wait_ns);
+/* Below it the kernel writes back whatever it is told to; above its congestion_threshold it leaves files out. */
+#define SESSION_FEW 128
+/* Likewise, for so long until at most `most` requests are unanswered; 0: then session_exit loses none that came before. `connection`: of fusectl_open, or -1. Without it all that can be seen is that no request is left
+ * for us to take, at many looks; one that waits long for the network, or a thread of ours that gets no CPU, is not seen. False: there are more. */
+bool session_wait_calm(struct fs *fs, int connection, long most, int64_t wait_ns);
 /* From another thread: makes the loop end although the mount is still there. */
 void session_exit(struct fs *fs);
 /* Closes the connection, and what the kernel held open. Unmounts nothing: what is left of a mount answers ENOTCONN. After session_open failed: fine. */

@@ -199,6 +199,41 @@ def test_stored_through_a_mapping():
     volume.umount()
 
 
+MANY_FILES, MANY_PAGES = 60, 128
+MANY_MAPPER = """
+import mmap, os, sys
+kept = []
+for name in sorted(os.listdir(sys.argv[1])):
+    pages = mmap.mmap(os.open(os.path.join(sys.argv[1], name), os.O_RDWR), 0)
+    for at in range(0, len(pages), 2 * 4096):
+        pages[at:at + 4] = b"new!"
+    kept.append(pages)
+print("stored", flush=True)
+sys.stdin.readline()
+os._exit(0)
+"""
+
+
+def test_stored_through_many_mappings():
+    """As above, to so many single pages of so many files that the kernel does not write them all back at once (congestion_threshold)."""
+    volume = make("many-mapped", interval="1h")
+    below = os.path.join(volume.dir, "many")
+    os.mkdir(below)
+    for number in range(MANY_FILES):
+        write(os.path.join(below, str(number)), "old." * 1024 * 2 * MANY_PAGES)
+    volume.mount()
+    program = subprocess.Popen([sys.executable, "-c", MANY_MAPPER, volume.path("many")], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        yt.equal(program.stdout.readline().strip(), b"stored", "the program has stored")
+        os.kill(volume.pid, signal.SIGTERM)
+        volume.wait_gone()
+        found = sum(read(os.path.join(below, str(number))).count("new!") for number in range(MANY_FILES))
+        yt.equal(found, MANY_FILES * MANY_PAGES, "pages that a program stored to, in the directory")
+    finally:
+        program.kill()
+        program.wait()
+
+
 def test_moved():
     """A directory above the mount point gets another name: the mount is where it was not mounted, in use as before."""
     volume = make("moved", interval="1h")
