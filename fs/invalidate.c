@@ -2,6 +2,7 @@
 
 #include "behind.h"
 #include "clock.h"
+#include "failpoint.h"
 #include "inode.h"
 #include "log.h"
 #include "node.h"
@@ -243,7 +244,7 @@ int invalidate_new(struct fs *fs, struct error *error)
 int invalidate_start(struct fs *fs, struct error *error)
 {
 	struct invalidator *v = fs->invalidator;
-	int rc = pthread_create(&v->thread, NULL, run, v);
+	int rc = OMIT("invalidate/thread") ? EAGAIN : pthread_create(&v->thread, NULL, run, v);
 	if (rc != 0)
 		return error_errno(error, rc, "thread for the kernel's caches");
 	pthread_mutex_lock(&v->lock);

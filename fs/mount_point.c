@@ -62,8 +62,21 @@ static bool parse_line(char *line, const char *path, struct mount_entry *out)
 	return true;
 }
 
-/* The last one on `path` (NULL: anywhere), with `source` when that is not NULL. */
-static bool find(const char *path, const char *source, struct mount_entry *out)
+struct wanted {
+	const char *path;                 /* NULL: any */
+	const char *source;               /* of a yester; NULL: any mount */
+	const struct mount_entry *itself; /* NULL: any */
+};
+
+static bool is_wanted(const struct wanted *wanted, const struct mount_entry *entry)
+{
+	if (wanted->source && (strcmp(entry->type, TYPE) != 0 || strcmp(entry->source, wanted->source) != 0))
+		return false;
+	return !wanted->itself || (entry->id == wanted->itself->id && strcmp(entry->device, wanted->itself->device) == 0);
+}
+
+/* The last one, which lies above the others on its path. ERR_ABSENT: none; ERR_FAILED: that can't be told. */
+static int find(const struct wanted *wanted, struct mount_entry *out, struct error *error)
 {
 	FILE *file = fopen("/proc/self/mountinfo", "re");
 	struct mount_entry entry;
@@ -72,21 +85,29 @@ static bool find(const char *path, const char *source, struct mount_entry *out)
 	bool found = false;
 
 	if (!file)
-		return false;
-	while (getline(&line, &room, file) > 0) { /* a later one lies above */
-		if (!parse_line(line, path, &entry) || (source && (strcmp(entry.type, TYPE) != 0 || strcmp(entry.source, source) != 0)))
+		return error_set(error, ERR_FAILED, errno, "what is mounted can't be told: /proc/self/mountinfo: %s; try again", strerror(errno));
+	while (getline(&line, &room, file) > 0) {
+		if (!parse_line(line, wanted->path, &entry) || !is_wanted(wanted, &entry))
 			continue;
 		*out = entry;
 		found = true;
 	}
+	bool complete = feof(file) && !ferror(file);
 	free(line);
 	fclose(file);
-	return found;
+	if (!complete)
+		return error_set(error, ERR_FAILED, 0, "what is mounted can't be told: /proc/self/mountinfo can't be read; try again");
+	return found ? 0 : error_set(error, ERR_ABSENT, 0, "it is not mounted");
 }
 
 bool mount_point_find(const char *path, struct mount_entry *out)
 {
-	return find(path, NULL, out);
+	return find(&(struct wanted){.path = path}, out, NULL) == 0;
+}
+
+int mount_point_find_volume(const char *path, const char *directory, struct mount_entry *out, struct error *error)
+{
+	return find(&(struct wanted){.path = path, .source = directory}, out, error);
 }
 
 /* The path leads to that mount, which so is the uppermost there. Asks nothing of the filesystem, and takes no descriptor. */
@@ -104,25 +125,12 @@ static bool leads_to(const char *path, const struct mount_entry *mount)
 int mount_point_follow(struct mount_entry *mount, struct error *error)
 {
 	struct mount_entry entry;
-	char *line = NULL;
-	size_t room = 0;
-	bool found = false;
 
 	if (leads_to(mount->path, mount))
 		return 0;
-	FILE *file = fopen("/proc/self/mountinfo", "re");
-	if (!file)
-		return error_set(error, ERR_FAILED, errno, "%s: whether it is still mounted can't be told: /proc/self/mountinfo: %s; try again", mount->path,
-				 strerror(errno));
-	while (!found && getline(&line, &room, file) > 0)
-		found = parse_line(line, NULL, &entry) && entry.id == mount->id && strcmp(entry.device, mount->device) == 0;
-	bool complete = found || (feof(file) && !ferror(file));
-	free(line);
-	fclose(file);
-	if (!complete)
-		return error_set(error, ERR_FAILED, 0, "%s: whether it is still mounted can't be told: /proc/self/mountinfo can't be read; try again", mount->path);
-	if (!found)
-		return error_set(error, ERR_ABSENT, 0, "%s: is not mounted", mount->path);
+	int rc = find(&(struct wanted){.itself = mount}, &entry, error);
+	if (rc < 0)
+		return error_set(error, rc, 0, "%s: %s", mount->path, error->message);
 	snprintf(mount->path, sizeof(mount->path), "%s", entry.path);
 	if (!leads_to(mount->path, mount))
 		return error_set(error, ERR_BUSY, EBUSY, "%s: something is mounted over it, or over a directory above it; unmount that first (findmnt shows it), "
@@ -133,7 +141,7 @@ int mount_point_follow(struct mount_entry *mount, struct error *error)
 bool mount_point_has_volume(const char *directory)
 {
 	struct mount_entry entry;
-	return find(NULL, directory, &entry);
+	return find(&(struct wanted){.source = directory}, &entry, NULL) == 0;
 }
 
 bool mount_point_is_yester(const char *path)

@@ -16,6 +16,8 @@ struct mount_entry {
 };
 /* The uppermost mount on exactly that path, from /proc/self/mountinfo. False: none. */
 bool mount_point_find(const char *path, struct mount_entry *out);
+/* The uppermost mount of the volume of `directory` on that path, whatever lies over it. ERR_ABSENT: none; any other error: that can't be told. */
+int mount_point_find_volume(const char *path, const char *directory, struct mount_entry *out, struct error *error);
 /* Where that mount is now: a directory above it may have got another name, or it was moved. Corrects `path`. ERR_ABSENT: it is gone;
  * ERR_BUSY: it is there, but the path leads to another mount, which lies over it; any other error: that can't be told. Any thread. */
 int mount_point_follow(struct mount_entry *mount, struct error *error);

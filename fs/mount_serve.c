@@ -160,13 +160,13 @@ static void end_session(struct serving *serving)
 	session_exit(&serving->fs);
 }
 
-/* Whoever makes a mount namespace (a container, a service) has a copy of each mount in it, and most such copies stay when the mount goes (mount_namespaces(7), private propagation). They would keep the
+/* Whoever makes a mount namespace (a container, a service) has a copy of each mount in it, and most such copies stay when the mount goes (mount_namespaces(7), private propagation); a bind mount stays in any case. They would keep the
  * connection, and so this process and the volume, for as long as the namespace lives. They can't be unmounted from here; without us they are dead. The signal thread's. */
 static void end_copies(struct serving *serving)
 {
 	if (session_is_broken(&serving->fs, COPIES_NS))
 		return;
-	log_warn("%s: unmounted, but another mount namespace (a container?) has a copy of the mount; that ends too",
+	log_warn("%s: unmounted, but there is a copy of the mount, in another mount namespace (a container?) or a bind mount; that ends too",
 		 serving->request->mountpoint);
 	end_session(serving);
 }
@@ -310,6 +310,38 @@ static int open_volume(struct serving *serving, struct error *error)
 	return rc;
 }
 
+/* The loop has not begun, or ended by itself, although the mount is there: something broke. Without us it is dead. */
+static void unmount_rest(struct serving *serving)
+{
+	struct mount_entry now = serving->mount;
+	struct error error;
+
+	if (mount_point_unmount_this(&now, true, &error) < 0)
+		log_error("%s", error.message);
+}
+
+/* What session_mount made has to be known, or to go. */
+static int mounted(struct serving *serving, struct error *error)
+{
+	const struct mount_request *request = serving->request;
+	struct error ignored;
+
+	int rc = mount_point_find_volume(request->mountpoint, request->config->directory, &serving->mount, error);
+	if (rc == ERR_ABSENT)
+		return error_set(error, ERR_FAILED, 0, "%s: was mounted, but is not there; has somebody unmounted it?", request->mountpoint);
+	if (rc < 0) {
+		mount_point_unmount(request->mountpoint, true, &ignored); /* it is there since this moment */
+		return error_set(error, rc, 0, "%s: %s", request->mountpoint, error->message);
+	}
+	bdi_set_limits(serving->mount.device);
+	serving->connection = fusectl_open(serving->mount.device);
+	breaker_arm(serving->breaker, serving->mount.device); /* it says so if there is no such thing */
+	rc = invalidate_start(&serving->fs, error);
+	if (rc < 0)
+		unmount_rest(serving);
+	return rc;
+}
+
 static int open_all(struct serving *serving, struct error *error)
 {
 	const struct mount_request *request = serving->request;
@@ -324,15 +356,7 @@ static int open_all(struct serving *serving, struct error *error)
 				   &serving->control, error);
 	if (rc == 0)
 		rc = session_mount(fs, request->mountpoint, error);
-	if (rc == 0 && !mount_point_find(request->mountpoint, &serving->mount))
-		rc = error_set(error, ERR_FAILED, 0, "%s: was mounted, but is not there", request->mountpoint);
-	if (rc == 0) {
-		bdi_set_limits(serving->mount.device);
-		serving->connection = fusectl_open(serving->mount.device);
-		breaker_arm(serving->breaker, serving->mount.device); /* it says so if there is no such thing */
-		rc = invalidate_start(fs, error);
-	}
-	return rc;
+	return rc == 0 ? mounted(serving, error) : rc;
 }
 
 /* Order: nobody asks the engine for anything more; the session's jobs are done; last cut; then what they all stand on. */
@@ -375,23 +399,15 @@ static void stop_invalidating(struct serving *serving)
 			  serving->request->mountpoint);
 }
 
-/* The loop ended by itself although the mount is there: something broke. */
-static void unmount_rest(struct serving *serving)
-{
-	struct mount_entry now = serving->mount;
-	struct error error;
-
-	if (mount_point_unmount_this(&now, true, &error) < 0)
-		log_error("%s", error.message);
-}
-
 static int serve(struct serving *serving, void (*tell)(void *, const struct error *), void *context,
 		 struct error *error)
 {
 	static const struct error fine = {.code = 0};
 	int rc = pthread_create(&serving->signals, NULL, signal_thread, serving);
-	if (rc != 0)
+	if (rc != 0) {
+		unmount_rest(serving);
 		return error_errno(error, rc, "thread for signals");
+	}
 	log_info("%s: mounted on %s", serving->request->config->directory, serving->request->mountpoint);
 	tell(context, &fine);
 	rc = session_loop(&serving->fs);

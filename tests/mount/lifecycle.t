@@ -419,6 +419,16 @@ def test_what_can_not_be_mounted():
     volume.umount()
 
 
+def test_mount_that_fails_at_the_end():
+    """What it has mounted already goes again: without its daemon it would be dead."""
+    volume = make("half-mounted")
+    done = volume.yester("mount", volume.dir, binary=yt.FAILPOINTS_BIN, env={"YESTER_FAILPOINT": "invalidate/thread=EAGAIN"}, expect=None)
+    yt.check(done.returncode == 1 and b"thread" in done.stderr, f"a mount without its thread: {done}")
+    yt.equal(yt.mounts(volume.base), [], "mounts")
+    volume.mount()
+    volume.umount()
+
+
 def test_options():
     volume = make("options")
     volume.mount("-o", "ro,nosuid,nodev,noexec,noatime,snapdir=visible")
