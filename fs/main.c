@@ -1,5 +1,6 @@
 /* main: finds the verb, and hands it the engine. The only file that sees both fs/ and sync/. */
 #include "cmd.h"
+#include "failpoint.h"
 #include "help.h"
 #include "memory.h"
 #include "mount_helper.h"
@@ -99,15 +100,37 @@ static void fill_standard_descriptors(void)
 		close(fd);
 }
 
+#ifndef __SANITIZE_ADDRESS__
+/* Linux undoes PR_SET_DUMPABLE whenever a thread acts as another user (commit_creds() sets fs.suid_dumpable, which is 2 where systemd collects dumps). A dump also waits for all threads (coredump_wait()), which one that is
+ * stuck in the kernel never lets end: who waits for the death of this process (breaker.h) would not hear of it. A limit of 0 is looked at too late for that. Back from here, the signal does what it does by default. */
+static void crash(int number)
+{
+	prctl(PR_SET_DUMPABLE, 0);
+	raise(number);
+}
+#endif
+
+/* Keys are in memory: no core dump, and nobody without privileges looks into the process (fault 50). The leak checker has to. */
+static void keep_memory_private(void)
+{
+#ifndef __SANITIZE_ADDRESS__
+	static const int dumping[] = {SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS, SIGXCPU};
+	struct sigaction action = {.sa_handler = crash, .sa_flags = SA_RESETHAND}, before;
+
+	for (size_t i = 0; i < sizeof dumping / sizeof *dumping; i++)
+		if (sigaction(dumping[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL) /* else it may be ignored, as SIGQUIT is in the background */
+			sigaction(dumping[i], &action, NULL);
+	if (!OMIT("main/dumpable"))
+		prctl(PR_SET_DUMPABLE, 0);
+#endif
+}
+
 int main(int argc, char **argv)
 {
 	int code;
 
 	fill_standard_descriptors();
-	/* Keys are in memory: no core dump, and nobody without privileges looks into the process (fault 50). The leak checker has to. */
-#ifndef __SANITIZE_ADDRESS__
-	prctl(PR_SET_DUMPABLE, 0);
-#endif
+	keep_memory_private();
 	memory_setup();
 	code = run(argc, argv);
 	if ((fflush(stdout) != 0 || ferror(stdout)) && errno != EPIPE && code == 0) {
