@@ -1,6 +1,7 @@
 #include "catalogue.h"
 #include "db_internal.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -195,4 +196,37 @@ int catalogue_names_of(struct db_conn *conn, int64_t seq, int64_t ino,
 	rc = db_loop_begin(&loop, conn, "SELECT dir, name FROM name_past WHERE ino=? AND vto>? AND vfrom<=?", "iii", ino, seq,
 			   seq);
 	return rc ? rc : names_rows(&loop, fn, context);
+}
+
+struct parent {
+	int64_t dir;
+	char name[256];
+};
+
+static int first_name(void *context, int64_t dir, const void *name, size_t length)
+{
+	struct parent *parent = context;
+
+	parent->dir = dir;
+	snprintf(parent->name, sizeof(parent->name), "%.*s", (int)length, (const char *)name);
+	return 1;
+}
+
+void catalogue_live_path(struct db_conn *conn, int64_t ino, char *out, size_t room)
+{
+	struct parent parent;
+	size_t used = 0;
+
+	out[0] = '\0';
+	while (ino != CATALOGUE_ROOT_INO && catalogue_names_of(conn, CATALOGUE_LIVE, ino, first_name, &parent) == 1) {
+		size_t length = strlen(parent.name), slash = used ? 1 : 0;
+		if (used + slash + length + 1 > room)
+			break;
+		memmove(out + length + slash, out, used + 1);
+		memcpy(out, parent.name, length);
+		if (slash)
+			out[length] = '/';
+		used += length + slash;
+		ino = parent.dir;
+	}
 }

@@ -41,6 +41,8 @@ int catalogue_list(struct db_conn *conn, int64_t seq, int64_t dir,
 /* Names under which ino is found in that version (dir and name). */
 int catalogue_names_of(struct db_conn *conn, int64_t seq, int64_t ino,
 		       int (*fn)(void *context, int64_t dir, const void *name, size_t length), void *context);
+/* "a/b": the path of an inode below the root, by its first names in the newest version; what doesn't fit, at the front, is left out. "": nobody can tell. `out` has at least a byte. */
+void catalogue_live_path(struct db_conn *conn, int64_t ino, char *out, size_t room);
 
 /* --- Bytes. Extents of a file in a version, ascending by start, joined with chunk and pack: everything that a read needs in one row. */
 struct extent_place {

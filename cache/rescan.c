@@ -292,8 +292,8 @@ static int end_subtree(struct rescan *r, int64_t ino)
 struct place {
 	int64_t ino;
 	struct node_key key;
-	int rc; /* of catalogue_local_key */
-	int fd; /* -ENOENT: gone, with all that was in it */
+	int rc; /* of catalogue_local_key; ERR_ABSENT: nothing can be said of it */
+	int fd; /* of rescan_open_dir; -ENOENT: gone, with all that was in it */
 };
 
 static void go_to(struct rescan *r, struct place *place, int64_t ino)
@@ -320,10 +320,14 @@ static int confirm_absent(struct rescan *r, struct place *place, int64_t ino, co
 
 	if (place->rc < 0)
 		return place->rc == ERR_ABSENT ? 0 : place->rc;
-	if (place->fd < 0 && place->fd != -ENOENT)
+	if (place->fd < 0 && place->fd != -ENOENT) {
+		place->rc = ERR_ABSENT; /* noted once */
 		return rescan_refused(r, &place->key, place->fd);
-	if (place->fd >= 0 && (fstatat(place->fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 || errno != ENOENT))
+	}
+	if (place->fd >= 0 && fstatat(place->fd, name, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0)
 		return 0;
+	if (place->fd >= 0 && errno != ENOENT)
+		return rescan_refused_name(r, place->fd, name, -errno);
 	rc = who_removed(r, &place->key, name);
 	if (rc < 0 || rc == JOURNALED)
 		return rc < 0 ? rc : 0;

@@ -1,6 +1,7 @@
 #include "rescan_internal.h"
 
 #include "behind.h"
+#include "by_name.h"
 #include "clock.h"
 #include "log.h"
 #include "suspect.h"
@@ -167,9 +168,6 @@ static int check_name(struct rescan *r, const struct node_key *dir, int64_t dir_
 	return rescan_put_name(r, dir, name, child, type);
 }
 
-/* What an ordinary tree may do while we look: entries vanish. */
-static bool is_gone(int rc) { return rc == -ENOENT || rc == -ESTALE; }
-
 /* The path of a descriptor, below the root, with a slash at its end; "" for the root itself, and when nobody can tell. */
 static void path_of(struct rescan *r, int fd, char *out, size_t room)
 {
@@ -188,6 +186,24 @@ static void path_of(struct rescan *r, int fd, char *out, size_t room)
 	snprintf(out, room, "%s/", path + top_length);
 }
 
+/* Likewise; by its names in the catalogue when it does not open. */
+static void path_of_directory(struct rescan *r, const struct node_key *dir, char *out, size_t room)
+{
+	int fd = backing_reopen_key(r->backing, dir, O_PATH | O_DIRECTORY);
+	struct local_row local;
+	size_t length;
+
+	out[0] = '\0';
+	if (fd >= 0) {
+		path_of(r, fd, out, room);
+		close(fd);
+	} else if (r->conn && catalogue_local_by_key(r->conn, dir->bytes, dir->length, &local) == 0) {
+		catalogue_live_path(r->conn, local.ino, out, room - 1);
+		length = strlen(out);
+		snprintf(out + length, room - length, "%s", length ? "/" : "");
+	}
+}
+
 /* It stays as the catalogue has it, or absent, and the scan goes on (I24: nothing is called safe then). */
 static void note_unreadable(struct rescan *r, const char *directory, const char *name, int number)
 {
@@ -201,16 +217,23 @@ static void note_unreadable(struct rescan *r, const char *directory, const char 
 
 int rescan_refused(struct rescan *r, const struct node_key *dir, int rc)
 {
-	int fd = backing_is_shortage(-rc) ? -1 : backing_reopen_key(r->backing, dir, O_PATH | O_DIRECTORY);
-	char path[512] = "";
+	char path[512];
 
 	if (backing_is_shortage(-rc))
 		return rescan_failed(r, rc);
-	if (fd >= 0) {
-		path_of(r, fd, path, sizeof path);
-		close(fd);
-	}
+	path_of_directory(r, dir, path, sizeof path);
 	note_unreadable(r, path, path[0] ? "" : "a directory", -rc);
+	return 0;
+}
+
+int rescan_refused_name(struct rescan *r, int dirfd, const char *name, int rc)
+{
+	char path[512];
+
+	if (backing_is_shortage(-rc))
+		return rescan_failed(r, rc);
+	path_of(r, dirfd, path, sizeof path);
+	note_unreadable(r, path, name, -rc);
 	return 0;
 }
 
@@ -223,14 +246,8 @@ static int identify(struct rescan *r, int dirfd, const char *name, struct node_k
 		log_warn("%s: it is a mount of a file; it is not recorded", name);
 		*found = false;
 	}
-	if (rc == 0 || is_gone(rc))
-		return 0;
-	if (backing_is_shortage(-rc))
-		return rescan_failed(r, rc);
-	char path[512];
-	path_of(r, dirfd, path, sizeof path);
-	note_unreadable(r, path, name, -rc);
-	return 0;
+	/* What an ordinary tree may do while we look: entries vanish. */
+	return rc == 0 || rc == -ENOENT ? 0 : rescan_refused_name(r, dirfd, name, rc);
 }
 
 /* *in_catalogue: the catalogue has that name, whatever it is there. */
@@ -301,6 +318,7 @@ struct search {
 	struct rescan *r;
 	int64_t dir;
 	int dirfd;
+	bool noted; /* something of this directory */
 };
 
 /* A name of the catalogue that is not on disk is noted; what it means is decided after the walk. */
@@ -314,8 +332,14 @@ static int search_name(void *context, const void *name, size_t length, int64_t i
 		return error_set(search->r->error, ERR_CORRUPT, 0, "the catalogue is damaged: a name of %zu bytes", length);
 	memcpy(text, name, length);
 	text[length] = '\0';
-	if (fstatat(search->dirfd, text, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 || errno != ENOENT)
+	if (fstatat(search->dirfd, text, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0)
 		return 0;
+	if (errno != ENOENT) {
+		bool noted = search->noted;
+
+		search->noted = true;
+		return noted ? 0 : rescan_refused_name(search->r, search->dirfd, text, -errno);
+	}
 	return rescan_put_absent(search->r, search->dir, ino, name, length);
 }
 
@@ -348,15 +372,63 @@ static int list(struct rescan *r, const struct node_key *key, int64_t ino, DIR *
 	}
 }
 
+/* Where operations put an inode: their names are not in the backlog. */
+static int names_of_journal(void *context, const struct node_key *key, struct by_name_list *list)
+{
+	struct rescan *r = context;
+	int rc = db_step(r->conn, NULL, "SELECT DISTINCT dir, name FROM journal_name WHERE child=?", "b", key->bytes, (size_t)key->length);
+	sqlite3_stmt *stmt = db_last(r->conn);
+
+	while (rc == 1) {
+		struct node_key dir = { .length = (uint8_t)sqlite3_column_bytes(stmt, 0) };
+		int length = sqlite3_column_bytes(stmt, 1);
+		char name[256] = "";
+
+		if (sqlite3_column_bytes(stmt, 0) > NODE_KEY_MAX || length <= 0 || length >= (int)sizeof name) {
+			rc = ERR_CORRUPT;
+		} else {
+			memcpy(dir.bytes, sqlite3_column_blob(stmt, 0), dir.length);
+			memcpy(name, sqlite3_column_blob(stmt, 1), (size_t)length);
+			rc = by_name_add(list, &dir, name);
+		}
+		if (rc < 0)
+			db_reset(stmt);
+		else
+			rc = db_next(r->conn, stmt, NULL);
+	}
+	return rc;
+}
+
+/* A directory whose handle opens nothing. -ENOENT: it is gone. */
+static int ask_names(struct rescan *r, const struct node_key *key)
+{
+	struct by_name_more journal = { .names = names_of_journal, .context = r };
+	int fd, rc = rescan_flush(r);
+
+	rescan_read_end(r); /* the next one sees what the last one does not */
+	if (rc == 0)
+		rc = by_name_index(r->volume, r->error);
+	if (rc == 0)
+		rc = rescan_read(r);
+	if (rc == 0)
+		rc = by_name_find(r->volume, r->conn, key, true, &journal, &fd, r->error);
+	if (rc < 0)
+		return -ENOMEM;
+	if (fd < 0)
+		return fd == -ESTALE ? -ENOENT : fd;
+	close(fd);
+	return -ESTALE;
+}
+
 int rescan_open_dir(struct rescan *r, const struct node_key *key)
 {
 	/* Without handles, the way is found by the names that the backlog has already. */
 	int rc = backing_has_handles(r->backing) ? 0 : rescan_flush(r), fd;
 
 	if (rc < 0)
-		return -EIO;
+		return -ENOMEM;
 	fd = backing_reopen_key(r->backing, key, O_RDONLY | O_DIRECTORY | O_NOATIME);
-	return fd == -ESTALE || fd == -ENOTDIR ? -ENOENT : fd;
+	return fd == -ESTALE || fd == -ENOENT || fd == -ENOTDIR ? ask_names(r, key) : fd;
 }
 
 static int visit(struct rescan *r, const struct node_key *key, DIR *dir)
@@ -376,7 +448,9 @@ static int visit(struct rescan *r, const struct node_key *key, DIR *dir)
 		if (rc < 0)
 			return catalogue_failed(r, rc);
 	}
+	uint64_t unreadable = r->result->unreadable;
 	rc = list(r, key, local.ino, dir, &found);
+	search.noted = r->result->unreadable != unreadable;
 	if (rc == 1)
 		return 0;
 	if (rc < 0 || !local.ino || (known.count == found.count && known.sum == found.sum))
@@ -399,7 +473,7 @@ int rescan_walk(struct rescan *r)
 			continue;
 		}
 		fd = rescan_open_dir(r, &key);
-		if (is_gone(fd))
+		if (fd == -ENOENT)
 			continue;
 		if (fd < 0) {
 			rc = rescan_refused(r, &key, fd);

@@ -61,10 +61,12 @@ int rescan_check_inode(struct rescan *r, const struct node_key *key, const struc
 void rescan_met(struct rescan *r, const struct node_key *key, const struct stat *st);
 /* ino of a key; 0 when it is not in local_inode. */
 int rescan_local(struct rescan *r, const struct node_key *key, struct local_row *out);
-/* A descriptor of a directory to list, or -errno; -ENOENT when it is gone, whatever the reason. */
+/* A descriptor of a directory to list, or -errno. -ENOENT: it is gone, and its names say so (by_name.h); -ESTALE: its handle opens nothing, but a name leads there; -ENOMEM also when the database fails, and r->error then
+ * says why. Not in the middle of a statement's rows; what was read on r->conn may be older than what comes next. */
 int rescan_open_dir(struct rescan *r, const struct node_key *key);
-/* A directory that can't be looked at, for that -errno: it is noted, and the scan goes on (0), unless that says nothing of the directory. */
+/* A directory, or a name in one, that can't be looked at, for that -errno: it is noted, and the scan goes on (0), unless that says nothing of it. */
 int rescan_refused(struct rescan *r, const struct node_key *dir, int rc);
+int rescan_refused_name(struct rescan *r, int dirfd, const char *name, int rc);
 /* Makes an enum err of -errno, unless r->error tells of the cause already. */
 int rescan_failed(struct rescan *r, int rc);
 

@@ -232,7 +232,7 @@ static int refuse_inode(struct batch *batch, const struct backlog_inode *row, in
 	int rc = refuse_row(batch, backlog_refuse_inode, row->num, number);
 
 	if (!rc && !sealing->unreadable_path[0] && conn && catalogue_local_by_key(conn, row->key.bytes, row->key.length, &local) == 0)
-		seal_live_path(conn, local.ino, sealing->unreadable_path, sizeof(sealing->unreadable_path));
+		catalogue_live_path(conn, local.ino, sealing->unreadable_path, sizeof(sealing->unreadable_path));
 	return rc;
 }
 
@@ -247,7 +247,7 @@ static int refuse_name(struct batch *batch, const struct seal_ino *dir, const st
 		return rc;
 	path[0] = '\0';
 	if (conn && dir->known)
-		seal_live_path(conn, dir->ino, path, sizeof(path));
+		catalogue_live_path(conn, dir->ino, path, sizeof(path));
 	snprintf(sealing->unreadable_path, sizeof(sealing->unreadable_path), "%s%s%s", path, *path ? "/" : "", row->name);
 	return 0;
 }

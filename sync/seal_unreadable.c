@@ -65,39 +65,6 @@ int seal_put_off_stale(struct seal_worker *worker, struct seal_ino *ino, struct 
 
 /* ---------------------------------------------------------------- saying so */
 
-struct parent {
-	int64_t dir;
-	char name[256];
-};
-
-static int first_name(void *context, int64_t dir, const void *name, size_t length)
-{
-	struct parent *parent = context;
-
-	parent->dir = dir;
-	snprintf(parent->name, sizeof(parent->name), "%.*s", (int)length, (const char *)name);
-	return 1;
-}
-
-void seal_live_path(struct db_conn *conn, int64_t ino, char *out, size_t room)
-{
-	struct parent parent;
-	size_t used = 0;
-
-	out[0] = '\0';
-	while (ino != CATALOGUE_ROOT_INO && catalogue_names_of(conn, CATALOGUE_LIVE, ino, first_name, &parent) == 1) {
-		size_t length = strlen(parent.name), slash = used ? 1 : 0;
-		if (used + slash + length + 1 > room)
-			break;
-		memmove(out + length + slash, out, used + 1);
-		memcpy(out, parent.name, length);
-		if (slash)
-			out[length] = '/';
-		used += length + slash;
-		ino = parent.dir;
-	}
-}
-
 /* Below the root, by the names of this version or of the newest one; as much as fits. */
 static void path_of(struct sealing *sealing, const struct seal_ino *ino, char *out, size_t room)
 {
@@ -110,7 +77,7 @@ static void path_of(struct sealing *sealing, const struct seal_ino *ino, char *o
 			name = &sealing->names[i];
 	path[0] = '\0';
 	if (conn)
-		seal_live_path(conn, name ? name->dir->ino : ino->ino, path, sizeof(path));
+		catalogue_live_path(conn, name ? name->dir->ino : ino->ino, path, sizeof(path));
 	snprintf(out, room, "%s%s%s", path, name && *path ? "/" : "", name ? name->name : "");
 }
 

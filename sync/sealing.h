@@ -194,8 +194,6 @@ int seal_put_off_stale(struct seal_worker *worker, struct seal_ino *ino, struct 
 void seal_say_unreadable(struct seal_env *env, const char *path, int number);
 /* The same for the first that this sealing met, if any. */
 void seal_note_unreadable(struct sealing *sealing);
-/* "a/b": the path of an inode below the root, by the names of the newest version; what doesn't fit, at the front, is left out. `out` has at least a byte. */
-void seal_live_path(struct db_conn *conn, int64_t ino, char *out, size_t room);
 
 /* --- seal_file.c: the content of one regular file. */
 struct seal_content {

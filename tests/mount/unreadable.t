@@ -257,6 +257,30 @@ def test_file_and_its_directory_that_open_nothing():
         is_healed(volume, "both-clone-" + error.lower())
 
 
+def test_directory_that_opens_nothing_at_a_scan():
+    """What changed in it, and what is new there or gone, has not been seen: it is not said to be safe."""
+    volume, disk = make("scan", "backing/open-handle", error="ESTALE")
+    safe = volume.status()["safe_until"]
+    before = read(volume.path("sub/f1"))
+    volume.umount()
+    write(os.path.join(volume.dir, "sub/f1"), b"CHANGED", 5000)
+    for path, said in ("sub", ["sub/"]), ("fresh", ["a directory", "fresh"]):  # a sealer knows its name
+        if path == "fresh":  # which no version has
+            os.mkdir(os.path.join(volume.dir, path))
+            write(os.path.join(volume.dir, path, "inner"), b"inner" * 100)
+        disk.break_at(os.path.join(volume.dir, path))
+        volume.mount()
+        write(volume.path("other-" + path), b"other")
+        status = refused(volume, said, "Stale file handle")
+        yt.check(status["safe_until"] <= safe, f"safe_until is {status['safe_until']}, after {safe}")
+        yt.equal(sorted(os.listdir(volume.snapshot("latest/sub"))), ["f0", "f1", "f2", "f3", "f4"], "names in the version")
+        yt.equal(read(volume.snapshot("latest/sub/f1")), before if path == "sub" else read(volume.path("sub/f1")), "the changed file")
+        volume.umount("--timeout", "5s", expect=4)
+        disk.heal()
+    volume.mount()
+    is_healed(volume, "scan-clone")
+
+
 def name_below(name, place, prepare):
     """What a scan has found in directories waits for them, if they open nothing when its turn comes."""
     volume, disk = make(name, "backing/open-handle", error="ESTALE")

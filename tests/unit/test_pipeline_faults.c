@@ -426,10 +426,36 @@ static void test_healed_as_it_was(void **state)
 	as_nobody(healed_as_it_was);
 }
 
+/* In a directory that gives a list of its names, and looks none of them up, nobody can tell what is gone. */
+static int listed_only(void)
+{
+	struct machine machine;
+
+	machine_make(&machine, "nobody", NULL);
+	machine_run(&machine, "mkdir sub; echo 1 >sub/in");
+	machine_init(&machine);
+	machine_mount(&machine, false, false);
+	EXPECT(&machine, machine_sync(&machine) == 0);
+	EXPECT(&machine, machine_unmount(&machine, NS_PER_S, true) == 0);
+	machine_run(&machine, "rm sub/in; chmod 400 sub");
+	machine_mount(&machine, false, false);
+	EXPECT(&machine, machine_sync(&machine) == ERR_DENIED);
+	EXPECT(&machine, strstr(machine.error.message, "sub/in: can't be read (Permission denied)"));
+	EXPECT(&machine, machine_int(&machine, "SELECT count(*) FROM name WHERE cast(name AS text)='in'") == 1);
+	machine_run(&machine, "chmod 700 sub");
+	EXPECT(&machine, machine_sync(&machine) == 0);
+	EXPECT(&machine, machine_status(&machine).state == ENGINE_SYNCED);
+	EXPECT(&machine, machine_int(&machine, "SELECT count(*) FROM name WHERE cast(name AS text)='in'") == 0);
+	EXPECT(&machine, machine_unmount(&machine, NS_PER_S, true) == 0);
+	machine_free(&machine);
+	return 0;
+}
+
 static void test_unreadable_directory(void **state)
 {
 	(void)state;
 	as_nobody(asked_during_each_scan);
+	as_nobody(listed_only);
 }
 
 #ifdef YESTER_FAILPOINTS
