@@ -149,11 +149,13 @@ static int ino_fill(struct sealing *sealing, struct seal_ino *ino, struct error 
 	ino->ino = is_root(sealing, &ino->key) ? CATALOGUE_ROOT_INO : local.ino;
 	if (!ino->ino)
 		return 0;
-	if (local.captured) {
+	if (local.captured && ino->type) {
 		ino->known = true;
 		return 0;
 	}
 	rc = seal_ino_live(conn, ino->ino, &ino->known, &type, error);
+	if (!rc && ino->known && !ino->type) /* nobody could look at it: what depends on the type ends with it */
+		ino->type = type;
 	if (!rc && ino->known && type != ino->type) { /* an inode never changes its type: the number is another's */
 		ino->known = false;
 		ino->ino = 0;

@@ -58,7 +58,7 @@ struct seal_ino {
 	struct seal_ino *same_key, *same_ino; /* chains of the tables */
 	struct seal_ino *next;                /* work list of seal_names.c */
 	struct node_key key;                  /* length 0: not known */
-	mode_t type;                          /* 0: not known */
+	mode_t type;                          /* the catalogue's, if nobody could look at the inode; 0: not known */
 	int64_t ino;                          /* 0: none given yet */
 	int64_t captured;                     /* 0: its bytes are in no version, or differ in unknown places */
 	struct frozen *frozen;                /* of the cut, NULL otherwise */

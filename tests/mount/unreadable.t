@@ -322,6 +322,31 @@ def test_name_in_a_directory_that_opens_nothing_when_it_is_imported():
     name_below("import", "import/begin", much)
 
 
+def test_removed_behind_before_it_is_imported():
+    """What only changed when the scan saw it, and is gone when its turn comes, leaves nothing of itself in the catalogue."""
+    volume, _ = make("behind", "backing/open-handle")
+    os.mkdir(volume.path("sub/inner"))
+    write(volume.path("sub/inner/file"), b"inner" * 1000)
+    with open(volume.path("large"), "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 80 << 20)
+    volume.sync()
+    volume.umount()
+    for path in "large", "sub/f1", "sub/inner":
+        os.chmod(os.path.join(volume.dir, path), 0o750)
+    latch = os.path.join(yt.TMP, "behind.latch")
+    volume.env["YESTER_FAILPOINT"] += f",import/begin=latch:{latch}"
+    volume.mount()
+    yt.wait_until("the scan to be over", lambda: os.path.exists(latch))
+    os.unlink(os.path.join(volume.dir, "sub/f1"))
+    os.unlink(os.path.join(volume.dir, "sub/inner/file"))
+    os.rmdir(os.path.join(volume.dir, "sub/inner"))
+    os.unlink(latch)
+    volume.wait_state("synced")
+    yt.equal(count(volume, "extent WHERE ino NOT IN (SELECT ino FROM inode)"), 0, "extents of no inode")
+    yt.equal(count(volume, "name WHERE dir NOT IN (SELECT ino FROM inode)"), 0, "names in no directory")
+    is_healed(volume, "behind-clone")
+
+
 def test_without_the_database():
     """I24: a machine that has lost its database calls nothing safe that its versions lack."""
     volume, disk, safe = old_and_new("lost", "io/pread")
