@@ -436,6 +436,8 @@ static void merge_into(struct journal *journal, struct dirt *newer, struct dirt 
 	struct shard *shard = journal_shard(journal, newer->node);
 
 	newer->whole |= older->whole;
+	if (newer->touched_ns < older->touched_ns)
+		newer->touched_ns = older->touched_ns;
 	if (!extent_map_merge(&newer->extents, &older->extents)) {
 		/* No memory: the whole file then; a range is always there or reserved at birth. */
 		extent_map_clear(&newer->extents);

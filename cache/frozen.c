@@ -53,6 +53,12 @@ bool frozen_whole(const struct frozen *frozen)
 	return frozen->dirt.whole;
 }
 
+bool frozen_changed_behind(const struct frozen *frozen, const struct attrs *attrs)
+{
+	/* Constant since the cut: later operations have another dirt. */
+	return timespec_ns(attrs->st.st_ctim) > frozen->dirt.touched_ns;
+}
+
 const struct extent_map *frozen_extents(const struct frozen *frozen)
 {
 	return &frozen->dirt.extents;

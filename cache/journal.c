@@ -245,8 +245,12 @@ void mutation_end(struct mutation *mutation)
 		if (!again && !mutation->name[i]->set)
 			dirt_remove_name(mutation->journal, dirt, mutation->name[i]);
 	}
-	for (int i = mutation->locked_count - 1; i >= 0; i--)
+	int64_t now_ns = clock_wall_ns();
+	for (int i = mutation->locked_count - 1; i >= 0; i--) {
+		if (mutation->locked[i]->dirt)
+			mutation->locked[i]->dirt->touched_ns = now_ns;
 		small_lock_leave(&mutation->locked[i]->lock);
+	}
 	cut_lock_leave(&mutation->journal->lock, mutation->stripe);
 	dirt_put(mutation->journal, mutation->spare);
 }

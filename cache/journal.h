@@ -109,6 +109,9 @@ int frozen_attrs(struct frozen *frozen, struct attrs *out);
 int frozen_unreadable(struct frozen *frozen);
 /* The whole file changed (new, or not known in parts). */
 bool frozen_whole(const struct frozen *frozen);
+/* Somebody else has changed it behind the mount, after the last operation: its ctime says so, which is no later than the end of an operation (but of the same tick of the kernel's clock, it may be; and a filesystem whose clock is another machine's may say so wrongly).
+ * Which bytes, nobody knows. `attrs` are those of frozen_attrs. */
+bool frozen_changed_behind(const struct frozen *frozen, const struct attrs *attrs);
 /* Changed ranges at the cut; constant while the cut lives. */
 const struct extent_map *frozen_extents(const struct frozen *frozen);
 /* Next byte of data at or after offset and before `end` (end: none, all hole), as of the cut; what is skipped counts as read. Needs frozen_attrs before. */

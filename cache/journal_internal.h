@@ -61,6 +61,7 @@ struct dirt {
 	struct dirty_name **names; /* hash table of name_buckets, NULL until the first name */
 	uint32_t name_buckets, name_count;
 	int64_t bytes; /* written; an estimate */
+	int64_t touched_ns; /* node->lock: wall clock when the last operation on the inode ended */
 	struct past *past; /* of a cut: NULL while nobody has looked */
 };
 struct frozen {

@@ -75,7 +75,8 @@ static int64_t no_holes(void *context, int64_t offset, int64_t end)
 	return offset;
 }
 
-/* A file that no version holds, of which only parts are of the cut. One that could not be read the last time has its own time for the next try: a bad disk takes long to say no. */
+/* A file of which only parts are of the cut, and that no version holds; or a version does, but others have changed it since: its stat, which is kept as that of what was captured (I8), is then true only if all of it is
+ * read. One that could not be read the last time has its own time for the next try: a bad disk takes long to say no. */
 static int seal_whole_now(struct seal_worker *worker, struct seal_ino *ino, struct seal_content *content, bool *any, struct error *error)
 {
 	struct db_conn *conn = worker->sealing->env->unreadable_rows ? seal_reader_conn(&worker->reader, NULL) : NULL;
@@ -112,7 +113,7 @@ static int seal_bytes(struct seal_worker *worker, struct seal_ino *ino, const st
 	if (frozen_whole(ino->frozen) || (!ino->captured && is_written_anew(ino->frozen, content.size))) {
 		ino->whole = true;
 		rc = seal_file(worker, ino->ino, &content, NULL, any, error);
-	} else if (ino->captured) {
+	} else if (ino->captured && !frozen_changed_behind(ino->frozen, attrs)) {
 		rc = seal_file(worker, ino->ino, &content, frozen_extents(ino->frozen), any, error);
 	} else {
 		rc = seal_whole_now(worker, ino, &content, any, error);

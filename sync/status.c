@@ -91,7 +91,7 @@ static double oldest_pending(const struct seen *seen)
 static void put_error(const struct seen *seen, struct engine_status *out)
 {
 	const struct error *local = &seen->pipeline.error, *remote = &seen->upload.error;
-	bool first_local = local->code && (!remote->code || seen->pipeline.held || seen->pipeline.error_ns > seen->upload.error_ns);
+	bool first_local = local->code && (!remote->code || seen->pipeline.held || seen->pipeline.damaged || seen->pipeline.error_ns > seen->upload.error_ns);
 	const struct error *error = first_local ? local : remote;
 
 	if (!error->code)
