@@ -55,7 +55,7 @@ bool frozen_whole(const struct frozen *frozen)
 
 bool frozen_changed_behind(const struct frozen *frozen, const struct attrs *attrs)
 {
-	/* Constant since the cut: later operations have another dirt. */
+	/* Constant since frozen_attrs: from then on operations have another dirt (journal_frozen). */
 	return timespec_ns(attrs->st.st_ctim) > frozen->dirt.touched_ns;
 }
 
